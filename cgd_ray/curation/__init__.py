@@ -1,0 +1,1 @@
+"""What training may use, and why not the rest."""

@@ -1,0 +1,1 @@
+"""Answers asked for, graded and compared."""

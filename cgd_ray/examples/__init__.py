@@ -1,0 +1,1 @@
+"""Chains as tokens, masks and packed batches."""

@@ -1,0 +1,88 @@
+"""Content-addressed names: ids of prompts, fingerprints of stages, folders of artefacts.
+
+A stage's folder is its name and a hash of what its output depends on: its own settings, its
+templates and the folders it reads. A changed critique template leaves the drafts' folder as it is.
+"""
+
+import hashlib
+import json
+import unicodedata
+from dataclasses import dataclass
+
+from cgd_ray.examples import objectives
+from cgd_ray.sampling import draft
+from cgd_ray.settings import Section, Settings
+from cgd_ray.teacher import critique, refinement
+
+
+def content_id(text: str) -> str:
+    """Return the id of a prompt: 16 hex digits of the SHA-256 of its normalised text."""
+    normal = unicodedata.normalize("NFC", text).strip()
+    return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def fingerprint(*parts: object) -> str:
+    """Return 12 hex digits that change when any part does. Parts must be JSON values."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class StageFolders:
+    """Key prefix of each stage's artefacts, relative to `run.root`."""
+
+    prompts: str
+    drafts: str
+    refinements: str
+    curated: str
+    examples: str
+    checkpoint: str
+    scores: str
+    report: str
+
+
+def stage_folders(settings: Settings, source_versions: tuple[str, ...]) -> StageFolders:
+    """Return where each stage of this run keeps its output.
+
+    Settings that change speed but not content (replicas, actors, timeouts, ports) do not count.
+
+    Args:
+        settings: the run's settings.
+        source_versions: what the prompt files contain, as `prompts.sources.source_versions` says.
+    """
+    s = settings
+
+    def name(stage: str, *parts: object) -> str:
+        return f"{stage}-{fingerprint(stage, *parts)}"
+
+    prompts = name("prompts", _part(s.prompts), list(source_versions), s.run.seed)
+    drafts = name(
+        "drafts",
+        prompts,
+        draft.TEMPLATE,
+        [s.student.model, s.student.max_model_len, s.run.seed],
+        _part(s.sampling, "engine", "num_drafts", "temperature", "top_p", "max_tokens"),
+    )
+    teacher = _part(
+        s.teacher, "model", "temperature", "critique_max_tokens", "refinement_max_tokens"
+    )
+    tutor = s.local.tutor_reveal if s.local.tutor else None
+    templates = [critique.TEMPLATE, refinement.TEMPLATE]
+    refinements = name("refinements", drafts, templates, teacher, tutor)
+    rules = _part(s.curation, "require_correct_refinement", "require_wrong_draft")
+    curated = name("curated", refinements, rules)
+    examples = name(
+        "examples", curated, objectives.TEMPLATE, _part(s.examples), _part(s.packing), s.run.seed
+    )
+    train = s.train.model_dump(
+        mode="json", exclude={"accelerator", "checkpoint_every_steps", "max_failures"}
+    )
+    checkpoint = name("checkpoint", examples, train)
+    scores = name("scores", checkpoint, prompts, s.evaluate.max_tokens, s.student.max_model_len)
+    report = name("report", scores, s.run.name, s.evaluate.num_resamples, _part(s.report))
+    return StageFolders(prompts, drafts, refinements, curated, examples, checkpoint, scores, report)
+
+
+def _part(section: Section, *names: str) -> dict[str, object]:
+    """Return a section as JSON values; with names, only those settings."""
+    return section.model_dump(mode="json", include=set(names) if names else None)

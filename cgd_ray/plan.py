@@ -1,0 +1,145 @@
+"""The arithmetic of a run before it runs: what `--dry-run` prints and every job prints first."""
+
+from dataclasses import dataclass
+
+from cgd_ray.settings import EMBEDDED_STUDENT, Settings
+
+_EMBEDDED_PARAMETERS = 134.5e6
+_BYTES_A_TOKEN = 5  # packed shards: four for the id, one for the mask, before compression
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes that follow from the settings alone. Token figures are upper bounds."""
+
+    num_prompts: int | None  # None: as many as the file has
+    num_drafts: int | None
+    num_teacher_calls: int | None
+    num_examples: int | None
+    max_example_tokens: int
+    max_tokens_an_epoch: int | None
+    max_shard_bytes: int | None
+    batches_a_worker_step: int  # gradient accumulation
+    max_steps: int | None  # with one example in a packed batch; packing lowers it
+    min_steps: int | None  # with full packed batches of the longest examples
+    num_parameters: float | None
+    weight_bytes: float | None
+    training_bytes_a_worker: float | None  # weights, gradients, optimiser; no activations
+    state_bytes: float | None  # one checkpoint
+
+
+def derive(settings: Settings) -> Plan:
+    """Return the plan of a run."""
+    s = settings
+    prompts = s.prompts.num_train
+    drafts = prompts and prompts * s.sampling.num_drafts
+    examples = drafts and round(drafts / (1 - s.examples.prompt_only_share))
+    longest = _longest_example(s)
+    tokens = examples and examples * longest
+    parameters = s.student.num_parameters
+    if parameters is None and s.student.model == EMBEDDED_STUDENT:
+        parameters = _EMBEDDED_PARAMETERS
+    t = s.train
+    most = examples and _steps(examples, s)
+    fitting = max(1, s.packing.sequence_length // longest)
+    documents = min(fitting, s.packing.max_documents or fitting)
+    least = examples and _steps(-(-examples // documents), s)
+    return Plan(
+        num_prompts=prompts,
+        num_drafts=drafts,
+        num_teacher_calls=drafts and 2 * drafts,
+        num_examples=examples,
+        max_example_tokens=longest,
+        max_tokens_an_epoch=tokens,
+        max_shard_bytes=tokens and tokens * _BYTES_A_TOKEN,
+        batches_a_worker_step=t.batches_per_step // t.num_workers,
+        max_steps=most,
+        min_steps=least,
+        num_parameters=parameters,
+        weight_bytes=parameters and parameters * _width(s),
+        training_bytes_a_worker=parameters and training_bytes(parameters, s),
+        state_bytes=parameters and parameters * (_width(s) + 12),
+    )
+
+
+def training_bytes(parameters: float, settings: Settings) -> float:
+    """Return bytes of weights, gradients and AdamW state in one worker (ZeRO paper, section 3).
+
+    Weights and gradients have the training type; AdamW holds float32 weights and two moments.
+    Stage 1 shards the optimiser, 2 also the gradients, 3 also the weights.
+    """
+    width, workers, stage = _width(settings), settings.train.num_workers, settings.train.zero_stage
+    optimizer = 12 / (workers if stage >= 1 else 1)
+    gradients = width / (workers if stage >= 2 else 1)
+    weights = width / (workers if stage >= 3 else 1)
+    return parameters * (optimizer + gradients + weights)
+
+
+def describe(settings: Settings, plan: Plan) -> str:
+    """Return the plan as aligned lines for a terminal."""
+    s, p = settings, plan
+    steps = _count(p.min_steps)
+    if p.max_steps != p.min_steps:
+        steps = f"{steps} to {_count(p.max_steps)}, as examples pack"
+    rows = [
+        ("prompts", f"{_count(p.num_prompts)} training, {_count(s.prompts.num_test)} test"),
+        ("drafts", f"{_count(p.num_drafts)} by {s.student.model}"),
+        ("teacher", f"{_count(p.num_teacher_calls)} calls to {s.teacher.model}"),
+        ("examples", f"{_count(p.num_examples)} ({s.examples.objective})"),
+        (
+            "tokens",
+            f"at most {_count(p.max_example_tokens)} an example, "
+            f"{_count(p.max_tokens_an_epoch)} an epoch ({size(p.max_shard_bytes)} of shards)",
+        ),
+        (
+            "step",
+            f"{s.train.batches_per_step} packed batches of at most "
+            f"{s.packing.sequence_length} tokens: {s.train.num_workers} workers x "
+            f"{p.batches_a_worker_step}",
+        ),
+        ("steps", f"{steps} ({s.train.num_epochs} epochs)"),
+        (
+            "memory",
+            f"{size(p.training_bytes_a_worker)} a worker (ZeRO-{s.train.zero_stage}, "
+            "without activations)",
+        ),
+        ("checkpoint", f"{size(p.weight_bytes)} of weights, {size(p.state_bytes)} of state"),
+    ]
+    return "\n".join(f"  {name:<12}{text}" for name, text in rows)
+
+
+def _longest_example(s: Settings) -> int:
+    """Return the most tokens that an example can have under its objective, the prompt's aside."""
+    teacher = s.teacher
+    parts = {
+        "sft": 0,
+        "distilled_sft": teacher.refinement_max_tokens,
+        "cft": s.sampling.max_tokens + teacher.critique_max_tokens,
+        "cgd": s.sampling.max_tokens + teacher.critique_max_tokens + teacher.refinement_max_tokens,
+    }
+    prompt = s.student.max_model_len - s.sampling.max_tokens
+    return min(s.packing.sequence_length, prompt + parts[s.examples.objective])
+
+
+def _steps(num_batches: int, s: Settings) -> int:
+    steps = -(-num_batches // s.train.batches_per_step) * s.train.num_epochs
+    return steps if s.train.max_steps is None else min(steps, s.train.max_steps)
+
+
+def _width(s: Settings) -> int:
+    return 2 if s.train.dtype == "bfloat16" else 4
+
+
+def _count(value: int | None) -> str:
+    return "all" if value is None else f"{value:,}"
+
+
+def size(num_bytes: float | None) -> str:
+    """Return a size as people read it; "unknown" for None."""
+    if num_bytes is None:
+        return "unknown (set student.num_parameters)"
+    for unit in ("B", "KB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"

@@ -1,0 +1,91 @@
+"""Child processes that never outlive us, and free ports."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cgd_ray.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a TCP port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def port_in_use(host: str, port: int) -> bool:
+    """Return whether somebody listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, `kill -9` included."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def child(
+    command: Sequence[str], log: Path, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for the length of the block; its output goes to a file.
+
+    It is stopped by its own process id at the end, and dies with us if we are killed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            preexec_fn=_die_with_parent,
+        )
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+    """End a process that we started: politely, then not."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+def wait_until(
+    ready: Callable[[], bool],
+    process: subprocess.Popen[bytes],
+    what: str,
+    log: Path,
+    limit_s: float,
+) -> None:
+    """Wait for a condition of a server that we started.
+
+    Raises:
+        UserError: it died or took longer than `limit_s`; the message names its log.
+    """
+    deadline = time.monotonic() + limit_s
+    while not ready():
+        if process.poll() is not None:
+            raise UserError(f"{what} ended with status {process.returncode}: see {log}")
+        if time.monotonic() > deadline:
+            raise UserError(f"{what} was not ready after {limit_s:g} s: see {log}")
+        time.sleep(0.05)

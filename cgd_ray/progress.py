@@ -1,0 +1,114 @@
+"""One live line a stage: done, failed, skipped, rate, time left.
+
+On a terminal the line is redrawn in place; elsewhere (a job log, CI) it is printed at most every
+ten seconds, and once more when the stage ends.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+_REDRAW_S = 0.2
+_PRINT_S = 10.0
+
+
+class StageLine:
+    """The line of one running stage.
+
+    Args:
+        name: of the stage.
+        total: units of work, those already done included; None if not known.
+        unit: what is counted, such as "rows".
+        stream: where to write.
+    """
+
+    def __init__(self, name: str, total: int | None, unit: str, stream: TextIO) -> None:
+        self._name = name
+        self._total = total
+        self._unit = unit
+        self._stream = stream
+        self._live = stream.isatty()
+        self._start = time.monotonic()
+        self._last = -_PRINT_S if self._live else self._start
+        self._counts = (0, 0, 0)
+        self._note = ""
+
+    def update(self, done: int, failed: int = 0, skipped: int = 0, note: str = "") -> None:
+        """Show the counts so far; `skipped` were made by an earlier run."""
+        self._counts = (done, failed, skipped)
+        self._note = note
+        now = time.monotonic()
+        if now - self._last >= (_REDRAW_S if self._live else _PRINT_S):
+            self._last = now
+            self._write(self._text(now - self._start), final=False)
+
+    def finish(self, note: str = "") -> None:
+        """Show the last state and end the line."""
+        self._note = note or self._note
+        self._write(self._text(time.monotonic() - self._start, final=True), final=True)
+
+    def _text(self, elapsed_s: float, *, final: bool = False) -> str:
+        done, failed, skipped = self._counts
+        total = f"/{self._total}" if self._total is not None else ""
+        parts = [f"{done + failed + skipped}{total} {self._unit}"]
+        if failed:
+            parts.append(f"{failed} failed")
+        if skipped:
+            parts.append(f"{skipped} done before")
+        worked = done + failed
+        if worked and elapsed_s > 0:
+            parts.append(f"{worked / elapsed_s:.1f}/s")
+        left = (self._total or 0) - done - failed - skipped
+        if worked and left > 0 and not final:
+            parts.append(f"{clock(left * elapsed_s / worked)} left")
+        parts.append(clock(elapsed_s))
+        if self._note:
+            parts.append(self._note)
+        return f"{self._name:<12} " + "  ".join(parts)
+
+    def _write(self, text: str, *, final: bool) -> None:
+        if self._live:
+            self._stream.write("\r\x1b[2K" + text + ("\n" if final else ""))
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+class Progress:
+    """Prints the lines of a run, to standard error by default."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    @contextmanager
+    def stage(self, name: str, total: int | None, unit: str) -> Iterator[StageLine]:
+        """Show a stage's line until the block ends."""
+        line = StageLine(name, total, unit, self._stream)
+        line.update(0)
+        try:
+            yield line
+        except BaseException:
+            line.finish("stopped")
+            raise
+        line.finish()
+
+    def skipped(self, name: str, what: str) -> None:
+        """Say that a stage's artefact exists."""
+        self.say(f"{name:<12} skipped: {what}")
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as people read it: 42s, 3m05s, 2h10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,1 @@
+"""Problems, loaded, identified and stored."""

@@ -1,0 +1,219 @@
+"""Sources of prompts: generated problems, jsonl and parquet files, local or on S3.
+
+`load_prompts` makes the first noun: a prompt, with an id that is the hash of its text.
+"""
+
+import fnmatch
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import reasoning_gym
+
+from cgd_ray.errors import UserError
+from cgd_ray.identity import content_id
+from cgd_ray.records import Failure, Outcomes, Prompt
+from cgd_ray.settings import ColumnSettings, PromptSettings
+from cgd_ray.store import Entry, open_store, split_location
+
+GENERATED = "reasoning-gym:"
+_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    where: str  # file and line, or generator and index
+    prompt: object
+    reference: object
+    solution: object
+
+
+def source_versions(settings: PromptSettings) -> tuple[str, ...]:
+    """Return what changes when a prompt file does; nothing for generated problems.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    locations = [x for x in (settings.train, settings.test) if x and not x.startswith(GENERATED)]
+    return tuple(f"{e.key}:{e.version}" for x in locations for e in _files(x, "prompts"))
+
+
+def load_prompts(settings: PromptSettings, seed: int) -> Outcomes:
+    """Return the training and test prompts, ids disjoint, and a failure for each unusable row.
+
+    Raises:
+        UserError: a file is missing, corrupt, empty, lacks a column or repeats a prompt.
+    """
+    seen: dict[str, str] = {}
+    train = _load_split(settings, "train", settings.train, settings.num_train, seed, seen)
+    if settings.test is None or settings.test == settings.train:
+        test = _load_split(settings, "test", settings.train, settings.num_test, seed + 1, seen)
+    else:
+        test = _load_split(settings, "test", settings.test, settings.num_test, seed + 1, seen)
+    return train + test
+
+
+def _load_split(
+    settings: PromptSettings,
+    split: Split,
+    location: str,
+    limit: int | None,
+    seed: int,
+    seen: dict[str, str],
+) -> Outcomes:
+    generated = location.startswith(GENERATED)
+    if generated:
+        rows = _generated_rows(location, settings.options, seed)
+    else:
+        rows = _file_rows(location, settings.columns, f"prompts.{split}")
+    prompts: list[Prompt] = []
+    failures: list[Failure] = []
+    for row in rows:
+        if limit is not None and len(prompts) >= limit:
+            break
+        made = _make_prompt(row, location, split)
+        if isinstance(made, Failure):
+            failures.append(made)
+            continue
+        if made.id in seen:
+            # Small generated families repeat themselves; a file that does hides a mistake.
+            if not generated and settings.on_duplicate == "error":
+                raise UserError(
+                    f"{row.where} has the same prompt as {seen[made.id]} (id {made.id}): remove "
+                    "one, or set prompts.on_duplicate=first"
+                )
+            continue
+        seen[made.id] = row.where
+        prompts.append(made)
+    if not prompts:
+        raise UserError(f"prompts.{split}={location} has no usable rows ({len(failures)} unusable)")
+    return Outcomes(tuple(prompts), tuple(failures))
+
+
+def _make_prompt(row: _Row, source: str, split: Split) -> Prompt | Failure:
+    if not isinstance(row.prompt, str) or not row.prompt.strip():
+        detail = f"{row.where}: the prompt is {'empty' if row.prompt in ('', None) else 'not text'}"
+        return Failure(f"unusable:{row.where}", "prompts", "empty_prompt", detail, permanent=True)
+    if not row.prompt.isprintable() and ("\0" in row.prompt or _has_surrogate(row.prompt)):
+        detail = f"{row.where}: the prompt holds NUL or lone surrogate characters"
+        return Failure(f"unusable:{row.where}", "prompts", "bad_text", detail, permanent=True)
+    text = row.prompt.strip()
+    return Prompt(
+        id=content_id(text),
+        text=text,
+        reference=_text_or_none(row.reference),
+        solution=_text_or_none(row.solution),
+        source=source,
+        split=split,
+    )
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _text_or_none(value: object) -> str | None:
+    text = "" if value is None else str(value).strip()
+    return text or None
+
+
+def _generated_rows(location: str, options: dict[str, Any], seed: int) -> Iterator[_Row]:
+    """Yield problems of a reasoning-gym family, many more than asked for: some repeat."""
+    family = location.removeprefix(GENERATED)
+    try:
+        problems = reasoning_gym.create_dataset(family, size=1_000_000, seed=seed, **options)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UserError(f"'{location}' with prompts.options={options}: {error}") from error
+    misses = 0
+    seen: set[str] = set()
+    for index in range(1_000_000):
+        item = problems[index]
+        misses = misses + 1 if item["question"] in seen else 0
+        if misses > 1000:
+            raise UserError(
+                f"'{location}' with prompts.options={options} has only {len(seen)} different "
+                "problems: lower prompts.num_train or prompts.num_test"
+            )
+        seen.add(item["question"])
+        yield _Row(f"{family} {index}", item["question"], item["answer"], None)
+
+
+def _file_rows(location: str, columns: ColumnSettings, setting: str) -> Iterator[_Row]:
+    root, _ = split_location(location)
+    store = open_store(root)
+    for entry in _files(location, setting):
+        data = store.get(entry.key)
+        if entry.key.endswith(".parquet"):
+            rows = _parquet_rows(data, entry.key)
+        else:
+            rows = _json_rows(data, entry.key)
+        for number, row in enumerate(rows, 1):
+            yield _pick(row, f"{entry.key}:{number}", columns)
+
+
+def _pick(row: dict[str, Any], where: str, columns: ColumnSettings) -> _Row:
+    for name, setting in ((columns.prompt, "prompt"), (columns.reference, "reference")):
+        if name is not None and name not in row:
+            raise UserError(
+                f"{where} has no column '{name}' (it has {', '.join(map(str, row))}): set "
+                f"prompts.columns.{setting}"
+            )
+    reference = row[columns.reference] if columns.reference else None
+    solution = row.get(columns.solution) if columns.solution else None
+    return _Row(where, row[columns.prompt], reference, solution)
+
+
+def _files(location: str, setting: str) -> list[Entry]:
+    """Return the prompt files of a location: a file, a folder or a glob."""
+    root, pattern = split_location(location)
+    store = open_store(root)
+    prefix = pattern.split("*")[0]
+    entries = [e for e in store.list(prefix) if _matches(e.key, pattern)]
+    if not entries:
+        raise UserError(f"{setting}={location} matches no .jsonl, .jsonl.gz or .parquet file")
+    return entries
+
+
+def _matches(key: str, pattern: str) -> bool:
+    if not key.endswith(_ENDINGS):
+        return False
+    folder = pattern.rstrip("/") + "/" if pattern not in ("", ".") else ""
+    return key == pattern or key.startswith(folder) or fnmatch.fnmatch(key, pattern)
+
+
+def _parquet_rows(data: bytes, key: str) -> Iterator[dict[str, Any]]:
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{key} is not a readable parquet file: {_first_line(error)}") from error
+    for batch in table.to_batches():
+        yield from batch.to_pylist()
+
+
+def _json_rows(data: bytes, key: str) -> Iterator[dict[str, Any]]:
+    try:
+        text = (gzip.decompress(data) if key.endswith(".gz") else data).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"{key} is not readable text: {_first_line(error)}") from error
+    for number, line in _numbered(text.split("\n")):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{key}:{number} is not JSON: {error.msg}") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{key}:{number} is not a JSON object")
+        yield row
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    return ((i, line) for i, line in enumerate(lines, 1) if line.strip())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]

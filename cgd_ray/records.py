@@ -1,0 +1,323 @@
+"""The records that flow through the platform, each with its Arrow schema beside it.
+
+A record is one row of a stage's output. Rows that could not be made are `Failure` records, never
+missing: for every stage, rows in = rows made + failures.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+
+import pyarrow as pa
+
+TOKEN_IDS = pa.list_(pa.int32())
+MASK = pa.list_(pa.uint8())
+
+
+class Record(Protocol):
+    """What every record offers: a key that is unique in its stage, and an Arrow schema."""
+
+    SCHEMA: ClassVar[pa.Schema]
+
+    @property
+    def key(self) -> str:
+        """The identity by which readers take each row once."""
+        ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A problem as a user would ask it: x in the paper."""
+
+    id: str  # content hash of the text, 16 hex digits
+    text: str
+    reference: str | None  # gold final answer, where the data has one: y
+    solution: str | None  # gold worked solution, where the data has one
+    source: str  # where it came from: a path or a generator's name
+    split: Literal["train", "test"]
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("text", pa.string(), nullable=False),
+            pa.field("reference", pa.string()),
+            pa.field("solution", pa.string()),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+        ]
+    )
+
+    @property
+    def key(self) -> str:
+        """The prompt id."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What the untrained student answered: y' in the paper."""
+
+    id: str  # "<prompt id>/<index of the draft>"
+    prompt_id: str
+    text: str
+    finish_reason: str  # "stop" or "length"
+    num_tokens: int  # generated tokens
+    seed: int  # of this row's sampling: the same row draws the same draft again
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("prompt_id", pa.string(), nullable=False),
+            pa.field("text", pa.string(), nullable=False),
+            pa.field("finish_reason", pa.string(), nullable=False),
+            pa.field("num_tokens", pa.int32(), nullable=False),
+            pa.field("seed", pa.int64(), nullable=False),
+        ]
+    )
+
+    @property
+    def key(self) -> str:
+        """The draft id."""
+        return self.id
+
+
+_TEACHER_FIELDS = [
+    pa.field("draft_id", pa.string(), nullable=False),
+    pa.field("text", pa.string(), nullable=False),
+    pa.field("model", pa.string(), nullable=False),
+    pa.field("template", pa.string(), nullable=False),
+    pa.field("num_input_tokens", pa.int32(), nullable=False),
+    pa.field("num_cached_tokens", pa.int32(), nullable=False),
+    pa.field("num_output_tokens", pa.int32(), nullable=False),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Critique:
+    """The teacher's explanation of what is wrong, or right, in a draft: c in the paper."""
+
+    draft_id: str
+    text: str
+    model: str  # the teacher that wrote it
+    template: str  # version of the template that asked for it
+    num_input_tokens: int  # as the teacher's API counts them
+    num_cached_tokens: int  # share of the input that came from the provider's prompt cache
+    num_output_tokens: int
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(_TEACHER_FIELDS)
+
+    @property
+    def key(self) -> str:
+        """The id of the draft that it is about."""
+        return self.draft_id
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """The teacher's corrected answer, written with the critique in view: y^ in the paper."""
+
+    draft_id: str
+    text: str
+    model: str
+    template: str
+    num_input_tokens: int
+    num_cached_tokens: int
+    num_output_tokens: int
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(_TEACHER_FIELDS)
+
+    @property
+    def key(self) -> str:
+        """The id of the draft that it corrects."""
+        return self.draft_id
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row that a stage could not make.
+
+    Permanent ones (a refusal, an over-long prompt) are recorded and never tried again; transient
+    ones (retries spent) are tried again when the stage is resumed.
+    """
+
+    row_id: str  # the key that the row would have had
+    stage: str
+    reason: str  # a short fixed word, for counting
+    detail: str  # one line for a person
+    permanent: bool
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("row_id", pa.string(), nullable=False),
+            pa.field("stage", pa.string(), nullable=False),
+            pa.field("reason", pa.string(), nullable=False),
+            pa.field("detail", pa.string(), nullable=False),
+            pa.field("permanent", pa.bool_(), nullable=False),
+        ]
+    )
+
+    @property
+    def key(self) -> str:
+        """The key that the row would have had."""
+        return self.row_id
+
+
+@dataclass(frozen=True, slots=True)
+class CuratedRow:
+    """A whole chain, verified: what training may use, and what was rejected and why."""
+
+    draft_id: str
+    prompt_id: str
+    draft_correct: bool | None  # None: the prompt has no reference
+    refinement_correct: bool | None
+    rejected: str | None  # the reason; None: the row is used
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("draft_id", pa.string(), nullable=False),
+            pa.field("prompt_id", pa.string(), nullable=False),
+            pa.field("draft_correct", pa.bool_()),
+            pa.field("refinement_correct", pa.bool_()),
+            pa.field("rejected", pa.string()),
+        ]
+    )
+
+    @property
+    def key(self) -> str:
+        """The draft id."""
+        return self.draft_id
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training document: token ids, and which of them carry loss."""
+
+    id: str  # "<draft id>#<objective>"
+    objective: str  # "sft", "distilled_sft", "cft" or "cgd"
+    input_ids: tuple[int, ...]  # T tokens, context then target
+    loss_mask: tuple[int, ...]  # T flags: 1 where the token is a target
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("objective", pa.string(), nullable=False),
+            pa.field("input_ids", TOKEN_IDS, nullable=False),
+            pa.field("loss_mask", MASK, nullable=False),
+        ]
+    )
+
+    @property
+    def key(self) -> str:
+        """The example id."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Several examples laid end to end in one row of at most `packing.sequence_length` tokens.
+
+    Positions restart at every document and no token attends across documents; both follow from
+    `document_lengths`.
+    """
+
+    index: int  # place in the packed data set
+    example_ids: tuple[str, ...]  # D documents
+    document_lengths: tuple[int, ...]  # D lengths, adding up to T
+    input_ids: tuple[int, ...]  # T tokens
+    loss_mask: tuple[int, ...]  # T flags
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("index", pa.int64(), nullable=False),
+            pa.field("example_ids", pa.list_(pa.string()), nullable=False),
+            pa.field("document_lengths", TOKEN_IDS, nullable=False),
+            pa.field("input_ids", TOKEN_IDS, nullable=False),
+            pa.field("loss_mask", MASK, nullable=False),
+        ]
+    )
+
+    @property
+    def key(self) -> str:
+        """The index, as text."""
+        return str(self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved state of training: it exists when its manifest does."""
+
+    step: int  # optimiser steps taken
+    num_workers: int  # that wrote it
+    folder: str  # key prefix in the store
+    files: tuple[tuple[str, int, str], ...]  # (name, bytes, SHA-256)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One answer of one served model to one test prompt, graded."""
+
+    model: str  # model id on the endpoint
+    prompt_id: str
+    response: str
+    extracted: str | None  # the final answer found in the response
+    correct: bool
+    reason: str  # how the verdict was reached
+    num_tokens: int  # generated tokens
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("prompt_id", pa.string(), nullable=False),
+            pa.field("response", pa.string(), nullable=False),
+            pa.field("extracted", pa.string()),
+            pa.field("correct", pa.bool_(), nullable=False),
+            pa.field("reason", pa.string(), nullable=False),
+            pa.field("num_tokens", pa.int32(), nullable=False),
+        ]
+    )
+
+    @property
+    def key(self) -> str:
+        """Model and prompt."""
+        return f"{self.model}/{self.prompt_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What a stage made of some rows: records of its kinds, and failures."""
+
+    records: tuple[Record, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def __add__(self, other: Self) -> "Outcomes":
+        """Join two sets of outcomes, in order."""
+        return Outcomes(self.records + other.records, self.failures + other.failures)
+
+
+def to_table(records: Iterable[R], kind: type[R]) -> pa.Table:
+    """Return the records as an Arrow table with the schema of their kind.
+
+    Raises:
+        pyarrow.ArrowInvalid: a value does not fit its column.
+    """
+    names = kind.SCHEMA.names
+    rows = [{name: getattr(record, name) for name in names} for record in records]
+    return pa.Table.from_pylist(rows, schema=kind.SCHEMA)
+
+
+def from_rows(rows: Iterable[dict[str, Any]], kind: type[R]) -> list[R]:
+    """Return records from plain rows (lists become tuples; columns of other names are ignored)."""
+    names = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
+    return [kind(**{name: _frozen(row[name]) for name in names}) for row in rows]
+
+
+def from_table(table: pa.Table, kind: type[R]) -> list[R]:
+    """Return the records of an Arrow table."""
+    return from_rows(table.to_pylist(), kind)
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,30 @@
+"""The model card that is saved with a trained student."""
+
+from typing import Any
+
+from cgd_ray.settings import Settings
+
+
+def model_card(settings: Settings, examples: dict[str, Any]) -> str:
+    """Return the card as Markdown: what it was trained on, how, and what it expects."""
+    s = settings
+    return f"""---
+base_model: {s.student.model}
+tags: [critique-guided-distillation]
+---
+
+# {s.run.name}
+
+{s.student.model}, fine-tuned by cgd_ray with the `{s.examples.objective}` objective of
+Critique-Guided Distillation (arXiv 2505.11628). Ask it with the prompt alone, through its own chat
+template: no critique, no special prompt.
+
+| | |
+|---|---|
+| teacher | {s.teacher.model} |
+| examples | {examples.get("made")} ({examples.get("prompt_only")} prompt-only) |
+| tokens | {examples.get("tokens")}, {examples.get("target_tokens")} of them targets |
+| epochs | {s.train.num_epochs} |
+| learning rate | {s.train.learning_rate:g}, cosine, warm-up {s.train.warmup_ratio:g} |
+| seed | {s.run.seed} |
+"""

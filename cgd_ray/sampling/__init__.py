@@ -1,0 +1,1 @@
+"""Drafts: the student's own answers."""

@@ -1,0 +1,1 @@
+"""The student behind an OpenAI-compatible address, without critiques."""

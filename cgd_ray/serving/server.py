@@ -1,0 +1,43 @@
+"""Start and stop the served application on this Ray session."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray import serve
+
+from cgd_ray.errors import UserError
+from cgd_ray.processes import port_in_use
+from cgd_ray.serving.app import ServedModel, build_application
+from cgd_ray.settings import Settings
+
+_NAME = "cgd"
+
+
+def check_port(settings: Settings) -> None:
+    """Refuse a port that somebody else listens on.
+
+    Raises:
+        UserError: it is taken.
+    """
+    host, port = settings.serve.host, settings.serve.port
+    if port_in_use("127.0.0.1" if host == "0.0.0.0" else host, port):
+        raise UserError(f"serve.port={port} on {host} is in use: choose another serve.port")
+
+
+@contextmanager
+def served(settings: Settings, models: list[ServedModel]) -> Iterator[str]:
+    """Serve models for the length of the block; yield the root of the API once they answer.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    check_port(settings)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    host, port = settings.serve.host, settings.serve.port
+    serve.start(http_options={"host": host, "port": port})
+    try:
+        serve.run(build_application(settings, models), name=_NAME, route_prefix="/")
+        yield f"http://{host}:{port}/v1"
+    finally:
+        serve.shutdown()

@@ -1,0 +1,119 @@
+"""Shards of records, and the commits that make them count.
+
+A shard is written under a name that no other attempt uses; then one small commit object is put
+with create-only semantics. Readers trust commits alone and take each key once, so a writer may be
+killed at any moment, retried, or run twice (design: "Shards are committed", reliability).
+"""
+
+import hashlib
+import io
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cgd_ray.records import Failure, R, Record, from_table, to_table
+from cgd_ray.store import MissingKey, Store
+
+COMPLETE = "COMPLETE.json"
+
+
+def commit_shard(store: Store, folder: str, records: Sequence[Record]) -> bool:
+    """Write records, of any kinds, as one shard and commit it under a name made of their keys.
+
+    Two attempts that made the same rows give one committed shard; an attempt that made what an
+    earlier one failed at gives a second.
+
+    Args:
+        store: where to write.
+        folder: the stage's folder.
+        records: what the stage made, failures among it.
+
+    Returns:
+        False if another attempt had committed the same rows before.
+    """
+    unit = _unit_name(records)
+    attempt = uuid.uuid4().hex[:12]
+    files: list[dict[str, Any]] = []
+    for kind in sorted({type(record) for record in records}, key=lambda k: k.__name__):
+        chosen = [record for record in records if type(record) is kind]
+        data = parquet_bytes(to_table(chosen, kind))
+        key = f"{folder}/shards/{unit}-{attempt}-{kind.__name__.lower()}.parquet"
+        store.put(key, data)
+        files.append({"key": key, "kind": kind.__name__, "rows": len(chosen), "bytes": len(data)})
+    return store.put_new(f"{folder}/commits/{unit}.json", json.dumps({"files": files}).encode())
+
+
+def _unit_name(records: Sequence[Record]) -> str:
+    rows = sorted(f"{type(record).__name__} {record.key}" for record in records)
+    return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def counts_table(made: int, failed: int, stop: str | None = None) -> pa.Table:
+    """Return one row of counts: what a writing step hands on instead of its data.
+
+    Args:
+        made: rows committed as made.
+        failed: rows committed as failures.
+        stop: why the stage must not go on; None: it may.
+    """
+    schema = pa.schema([("made", pa.int64()), ("failed", pa.int64()), ("stop", pa.string())])
+    return pa.Table.from_pylist([{"made": made, "failed": failed, "stop": stop}], schema=schema)
+
+
+def read_records(store: Store, folder: str, kind: type[R]) -> dict[str, R]:
+    """Return a stage's committed records of one kind by key, each once, in key order."""
+    found: dict[str, R] = {}
+    for table in read_tables(store, folder, kind):
+        for record in from_table(table, kind):
+            found.setdefault(record.key, record)
+    return dict(sorted(found.items()))
+
+
+def read_failures(store: Store, folder: str, *made: Mapping[str, Record]) -> dict[str, Failure]:
+    """Return the failures of rows that no later attempt made; permanent ones win."""
+    found: dict[str, Failure] = {}
+    for table in read_tables(store, folder, Failure):
+        for failure in from_table(table, Failure):
+            if any(failure.key in records for records in made):
+                continue
+            if failure.permanent or failure.key not in found:
+                found[failure.key] = failure
+    return dict(sorted(found.items()))
+
+
+def read_tables(store: Store, folder: str, kind: type[R]) -> Iterator[pa.Table]:
+    """Yield the committed tables of one kind, in commit order."""
+    for entry in store.list(f"{folder}/commits/"):
+        for file in json.loads(store.get(entry.key))["files"]:
+            if file["kind"] == kind.__name__:
+                yield pq.read_table(io.BytesIO(store.get(file["key"])), schema=kind.SCHEMA)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return a table as a parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def mark_complete(store: Store, folder: str, summary: Mapping[str, Any]) -> None:
+    """Declare a stage finished: later runs skip it and read its summary."""
+    store.put(f"{folder}/{COMPLETE}", json.dumps(summary, indent=1, sort_keys=True).encode())
+
+
+def read_complete(store: Store, folder: str) -> dict[str, Any] | None:
+    """Return the summary of a finished stage; None if it is not finished."""
+    try:
+        return json.loads(store.get(f"{folder}/{COMPLETE}"))
+    except MissingKey:
+        return None
+
+
+def count_reasons(failures: Mapping[str, Failure]) -> dict[str, int]:
+    """Return the number of failures by reason, the commonest first."""
+    return dict(Counter(f.reason for f in failures.values()).most_common())

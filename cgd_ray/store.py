@@ -1,0 +1,289 @@
+"""Objects by key, in a local folder or on S3. The only file that knows `s3://`.
+
+Two rules make everything above it safe to kill: `put` is atomic (a reader sees the whole object or
+none), and `put_new` creates a key at most once, whoever races for it.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlparse
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cgd_ray.errors import UserError
+
+
+class MissingKey(KeyError):
+    """No object has this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object as a listing shows it."""
+
+    key: str
+    num_bytes: int
+    version: str  # changes when the content does: an ETag, or size and time of a file
+
+
+class Store(Protocol):
+    """Objects below one root. Keys are relative to it and use forward slashes."""
+
+    root: str
+
+    def get(self, key: str) -> bytes:
+        """Return an object. Raises MissingKey."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create or replace an object, atomically."""
+        ...
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Create an object; return False, changing nothing, if the key exists."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects whose key begins with `prefix`, in key order."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; a missing one is no error."""
+        ...
+
+    def upload(self, path: Path, key: str) -> None:
+        """Put a file, of any size, as an object."""
+        ...
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a file. Raises MissingKey."""
+        ...
+
+
+class LocalStore:
+    """A folder. Writes go to a temporary file that is then linked or renamed into place."""
+
+    def __init__(self, root: str) -> None:
+        self.root = str(Path(root).expanduser().resolve())
+        self._folder = Path(self.root)
+
+    def get(self, key: str) -> bytes:
+        """Return an object. Raises MissingKey."""
+        try:
+            return (self._folder / key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise MissingKey(key) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create or replace an object, atomically."""
+        self._temporary(key, data).replace(self._folder / key)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Create an object; return False, changing nothing, if the key exists."""
+        temporary = self._temporary(key, data)
+        try:
+            os.link(temporary, self._folder / key)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects whose key begins with `prefix`, in key order."""
+        start = (
+            (self._folder / prefix).parent if not prefix.endswith("/") else self._folder / prefix
+        )
+        files = (p for p in start.rglob("*") if p.is_file() and not p.name.startswith(".tmp-"))
+        for key, path in sorted((p.relative_to(self._folder).as_posix(), p) for p in files):
+            if key.startswith(prefix):
+                stat = path.stat()
+                yield Entry(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+
+    def delete(self, key: str) -> None:
+        """Remove an object; a missing one is no error."""
+        (self._folder / key).unlink(missing_ok=True)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Put a file as an object."""
+        self.put(key, path.read_bytes())
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a file. Raises MissingKey."""
+        path.write_bytes(self.get(key))
+
+    def _temporary(self, key: str, data: bytes) -> Path:
+        target = self._folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return Path(name)
+
+
+class S3Store:
+    """A prefix of an S3 bucket. Address and keys come from the usual AWS chain.
+
+    `AWS_ENDPOINT_URL` points it to any S3-compatible server.
+    """
+
+    # Concurrent creators of one key: the server answers 412 to the later and 409 to a racing one.
+    _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+    _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
+
+    def __init__(self, root: str, max_attempts: int = 6) -> None:
+        self.root = root.rstrip("/")
+        parsed = urlparse(root)
+        self._bucket = parsed.netloc
+        self._prefix = parsed.path.strip("/")
+        self._client = boto3.client(
+            "s3",
+            config=Config(
+                retries={"mode": "standard", "max_attempts": max_attempts},
+                connect_timeout=5,
+                read_timeout=60,
+                s3={"addressing_style": "path"},
+            ),
+        )
+
+    def get(self, key: str) -> bytes:
+        """Return an object. Raises MissingKey."""
+        try:
+            return self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
+        except ClientError as error:
+            if _code(error) in self._MISSING:
+                raise MissingKey(key) from error
+            raise
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create or replace an object, atomically."""
+        self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Create an object; return False, changing nothing, if the key exists."""
+        while True:
+            try:
+                self._client.put_object(
+                    Bucket=self._bucket, Key=self._full(key), Body=data, IfNoneMatch="*"
+                )
+            except ClientError as error:
+                code = _code(error)
+                if code not in self._TAKEN:
+                    raise
+                # 409: a racing writer has not finished and may yet fail, so look before yielding.
+                if code in ("PreconditionFailed", "412") or self._exists(key):
+                    return False
+            else:
+                return True
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects whose key begins with `prefix`, in key order."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._full(prefix)
+        )
+        strip = len(self._prefix) + 1 if self._prefix else 0
+        for page in pages:
+            for item in page.get("Contents", []):
+                yield Entry(item["Key"][strip:], item["Size"], item["ETag"].strip('"'))
+
+    def delete(self, key: str) -> None:
+        """Remove an object; a missing one is no error."""
+        self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
+
+    def upload(self, path: Path, key: str) -> None:
+        """Put a file, of any size, as an object."""
+        self._client.upload_file(str(path), self._bucket, self._full(key), Config=_TRANSFER)
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a file. Raises MissingKey."""
+        try:
+            self._client.download_file(self._bucket, self._full(key), str(path), Config=_TRANSFER)
+        except ClientError as error:
+            if _code(error) in self._MISSING:
+                raise MissingKey(key) from error
+            raise
+
+    def create_bucket(self) -> None:
+        """Make the bucket; one that exists is no error."""
+        try:
+            self._client.create_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            if _code(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    def can_write(self) -> bool:
+        """Return whether the bucket could be made and an object be put into it."""
+        try:
+            self.create_bucket()
+            self.put(".ready", b"")
+        except (ClientError, BotoCoreError):
+            return False
+        return True
+
+    def check(self) -> None:
+        """Raise UserError if the bucket cannot be reached with the present address and keys."""
+        address = self._client.meta.endpoint_url
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            code = _code(error)
+            why = {"404": "does not exist", "403": "refuses these AWS keys"}.get(
+                code, f"says {code}"
+            )
+            raise UserError(
+                f"bucket '{self._bucket}' at {address} {why}: change run.root={self.root} or the "
+                "AWS_* environment"
+            ) from error
+        except BotoCoreError as error:
+            raise UserError(
+                f"S3 at {address} cannot be used ({error}): change run.root={self.root} or the "
+                "AWS_* environment"
+            ) from error
+
+    def _exists(self, key: str) -> bool:
+        return any(entry.key == key for entry in self.list(key))
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+
+_TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20)
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def open_store(root: str) -> LocalStore | S3Store:
+    """Return the store of a folder or of `s3://bucket/prefix`.
+
+    Raises:
+        UserError: the address is of another kind.
+    """
+    if root.startswith("s3://"):
+        if not urlparse(root).netloc:
+            raise UserError(f"'{root}' names no bucket: write s3://bucket/prefix")
+        return S3Store(root)
+    if "://" in root:
+        raise UserError(f"'{root}' is neither a folder nor s3://bucket/prefix")
+    return LocalStore(root)
+
+
+def split_location(location: str) -> tuple[str, str]:
+    """Return a root for `open_store`, and a key or glob below it, of a file's location."""
+    if location.startswith("s3://"):
+        parsed = urlparse(location)
+        return f"s3://{parsed.netloc}", parsed.path.lstrip("/")
+    path = Path(location).expanduser()
+    fixed = path.parts[: next((i for i, p in enumerate(path.parts) if "*" in p), -1)]
+    folder = Path(*fixed) if fixed else Path()
+    return str(folder), str(path.relative_to(folder))

@@ -1,0 +1,1 @@
+"""Critiques and refinements: a strong model behind an API."""

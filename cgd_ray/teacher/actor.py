@@ -1,0 +1,66 @@
+"""The teacher as a Ray Data actor: a table of drafts in, committed shards out.
+
+It imports no Ray: Ray Data instantiates it, and so can a test or a debugger.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from cgd_ray.records import Draft, Failure, Prompt, Record, from_rows
+from cgd_ray.settings import TeacherSettings
+from cgd_ray.shards import commit_shard, counts_table
+from cgd_ray.store import open_store
+from cgd_ray.teacher.chain import teach_all
+from cgd_ray.teacher.openai_backend import OpenAIBackend, read_api_key
+
+
+class TeacherActor:
+    """Holds one API client; criticises, refines and commits the drafts of each table.
+
+    Args:
+        settings: of the teacher.
+        base_url: root of its API.
+        root: of the store.
+        folder: of the stage.
+    """
+
+    def __init__(self, settings: TeacherSettings, base_url: str, root: str, folder: str) -> None:
+        self._settings = settings
+        self._base_url = base_url
+        self._store = open_store(root)
+        self._folder = folder
+        self._client: OpenAIBackend | None = None
+        self._gate = asyncio.Semaphore(settings.max_in_flight)
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return counts; refinements, critiques and failures are in the store by then."""
+        rows = batch.to_pylist()
+        prompts = from_rows((row["prompt"] for row in rows), Prompt)
+        drafts = from_rows((row["draft"] for row in rows), Draft)
+        pairs = list(zip(prompts, drafts, strict=True))
+        taught = await teach_all(self._teacher(), pairs, self._settings, self._gate)
+        outcomes = taught.outcomes
+        records: list[Record] = [*outcomes.records, *outcomes.failures]
+        if records:
+            await asyncio.to_thread(commit_shard, self._store, self._folder, records)
+        failed = len(outcomes.failures)
+        stop = f"{taught.stop.reason}: {taught.stop.detail}" if taught.stop else None
+        made = len({record.key for record in outcomes.records}) - _half_made(outcomes.failures)
+        return counts_table(made, failed, stop)
+
+    def _teacher(self) -> OpenAIBackend:
+        # Made on first use: the client belongs to the event loop that calls it.
+        if self._client is None:
+            s = self._settings
+            key = read_api_key(s.api_key_env, s.api_key_file)
+            self._client = OpenAIBackend(
+                self._base_url, s.model, key, s.temperature, s.timeout_s, s.max_in_flight
+            )
+        return self._client
+
+
+def _half_made(failures: Sequence[Failure]) -> int:
+    """Return how many rows have a critique but failed at the refinement."""
+    return sum(failure.stage == "refinements" for failure in failures)

@@ -1,0 +1,61 @@
+"""Attention within documents: no token of a packed batch sees another document.
+
+Registered with transformers as an attention implementation. Each document is one causal call, so
+no T x T mask exists, and packing changes neither result nor cost of a document.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+DOCUMENT_ATTENTION = "cgd_documents"
+
+
+def document_attention(
+    module: torch.nn.Module,
+    query_1HTD: torch.Tensor,
+    key_1GTD: torch.Tensor,
+    value_1GTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    document_lengths: Sequence[int],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,  # noqa: ANN401 - whatever else transformers passes to attention
+) -> tuple[torch.Tensor, None]:
+    """Return attention over one packed batch, shape (1, T, H, D).
+
+    H query heads share G key heads; T tokens are the documents end to end.
+
+    Args:
+        module: the calling layer.
+        query_1HTD: queries.
+        key_1GTD: keys.
+        value_1GTD: values.
+        attention_mask: unused; documents say all.
+        document_lengths: tokens of each document, adding up to T.
+        scaling: of the scores; None: 1 / sqrt(D).
+        dropout: of the weights.
+    """
+    lengths = list(document_lengths)
+    documents = zip(
+        query_1HTD.split(lengths, 2),
+        key_1GTD.split(lengths, 2),
+        value_1GTD.split(lengths, 2),
+        strict=True,
+    )
+    outputs = [
+        scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
+        )
+        for query, key, value in documents
+    ]
+    return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def register() -> None:
+    """Make `attn_implementation=DOCUMENT_ATTENTION` known to transformers."""
+    AttentionInterface.register(DOCUMENT_ATTENTION, document_attention)

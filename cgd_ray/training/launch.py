@@ -1,0 +1,63 @@
+"""Start the loop on Ray Train workers and watch it from the store."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from cgd_ray.store import Store
+from cgd_ray.training.loop import TrainTask, set_worker_environment, train_loop
+from cgd_ray.training.metrics import StepMetrics, read_metrics
+
+_WATCH_S = 2.0
+
+
+def launch(
+    task: TrainTask,
+    store: Store,
+    work_dir: Path,
+    *,
+    on_gpu: bool,
+    watch: Callable[[list[StepMetrics]], None],
+) -> None:
+    """Train to the end on `num_workers` workers; lost workers are restarted.
+
+    Args:
+        task: what the workers are told.
+        store: the same store that the task names.
+        work_dir: where Ray Train keeps its own notes.
+        on_gpu: one GPU a worker and nccl, or gloo.
+        watch: is called every few seconds with the steps so far.
+    """
+    environment = set_worker_environment(on_gpu=on_gpu)
+    trainer = TorchTrainer(
+        lambda: train_loop(task),
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=task.train.num_workers,
+            use_gpu=on_gpu,
+            resources_per_worker=None if on_gpu else {"CPU": 1},
+        ),
+        run_config=RunConfig(
+            name=task.folder,
+            storage_path=str((work_dir / "ray_train").resolve()),
+            failure_config=FailureConfig(max_failures=task.train.max_failures),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+    done = threading.Event()
+
+    def watcher() -> None:
+        while not done.wait(_WATCH_S):
+            watch(read_metrics(store, task.folder))
+
+    thread = threading.Thread(target=watcher, name="training-progress", daemon=True)
+    thread.start()
+    try:
+        trainer.fit()
+    finally:
+        done.set()
+        thread.join()
+    watch(read_metrics(store, task.folder))

@@ -1,0 +1,1 @@
+"""The embedded teacher: solves arithmetic exactly and speaks the OpenAI chat API."""

@@ -1,0 +1,50 @@
+"""Which turn of the teacher's chat a request is, and what the tutor says to it.
+
+The messages are all that the tutor goes by. Problem and draft stand between tags in the first
+user turn (`cgd_ray.prompts.messages.quoted`), where untrusted text cannot close them.
+"""
+
+from collections.abc import Sequence
+
+from cgd_ray.tutor.arithmetic import CannotSolve, solve
+from cgd_ray.tutor.feedback import Reveal, write_critique, write_refinement
+from cgd_ray.tutor.wire import ChatMessage, Reply
+
+
+def answer_chat(messages: Sequence[ChatMessage], reveal: Reveal) -> Reply:
+    """Return the critique, the refinement or, with its reason, a refusal.
+
+    A chat with one user turn asks for the critique. A chat whose last turn is a user's after an
+    assistant's, with no problem of its own, asks for the refinement.
+    """
+    users = [i for i, message in enumerate(messages) if message.role == "user"]
+    assistants = [i for i, message in enumerate(messages) if message.role == "assistant"]
+    if not users or users[-1] != len(messages) - 1:
+        return _refusal("the last message is not a user's")
+    first, last = users[0], users[-1]
+    problem = _between(messages[first].content, "problem")
+    if problem is None:
+        return _refusal("the first user message has no problem between <problem> and </problem>")
+    draft = _between(messages[first].content, "answer")
+    if draft is None:
+        return _refusal("the first user message has no draft between <answer> and </answer>")
+    second_turn = any(first < i < last for i in assistants)
+    if first != last and (not second_turn or "<problem>" in messages[last].content):
+        return _refusal("the chat is neither a critique's nor a refinement's")
+    try:
+        steps = solve(problem)
+    except CannotSolve as error:
+        return _refusal(str(error))
+    if second_turn:
+        return Reply("refinement", write_refinement(steps), num_cached_messages=assistants[0])
+    return Reply("critique", write_critique(steps, draft, reveal))
+
+
+def _between(text: str, tag: str) -> str | None:
+    _, opened, rest = text.partition(f"<{tag}>")
+    inside, closed, _ = rest.partition(f"</{tag}>")
+    return inside if opened and closed else None
+
+
+def _refusal(reason: str) -> Reply:
+    return Reply("refusal", f"The tutor cannot help: {reason}.")
