@@ -60,8 +60,14 @@ _JOINT = re.compile(
 )
 # A "{" follows \begin and \end, and its "}" counts too: \begin{x} opens one level in all.
 _BRACKET = re.compile(r"\\begin\{|\\end\{|\\langle|\\rangle|[()\[\]{}]")
-_STEP = {"\\begin{": 2, "\\end{": 0, "\\langle": 1, "\\rangle": -1} | dict.fromkeys("([{", 1)
-_STEP |= dict.fromkeys(")]}", -1)
+_STEP = {
+    "\\begin{": 2,
+    "\\end{": 0,
+    "\\langle": 1,
+    "\\rangle": -1,
+    **dict.fromkeys("([{", 1),
+    **dict.fromkeys(")]}", -1),
+}
 MAX_SIGNS = 3  # each \pm doubles the list
 
 
