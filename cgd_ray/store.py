@@ -98,9 +98,7 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yield the objects whose key begins with `prefix`, in key order."""
-        start = (
-            (self._folder / prefix).parent if not prefix.endswith("/") else self._folder / prefix
-        )
+        start = self._folder / prefix.rpartition("/")[0]
         files = (p for p in start.rglob("*") if p.is_file() and not p.name.startswith(".tmp-"))
         for key, path in sorted((p.relative_to(self._folder).as_posix(), p) for p in files):
             if key.startswith(prefix):

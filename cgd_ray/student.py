@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -70,7 +71,9 @@ def _embedded(work_dir: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
-        model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=_GGUF, dtype=torch.float32
+        )
         model = model.to(torch.bfloat16)
         # The weights are plain tensors now; what says otherwise would be saved with them.
         if hasattr(model.config, "quantization_config"):

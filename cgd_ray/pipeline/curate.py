@@ -1,18 +1,14 @@
 """Stage 4: chains verified against the reference; rejected rows stay, with their reason."""
 
 from cgd_ray.curation.verification import count_rejections, verify
-from cgd_ray.pipeline.context import RunContext, Summary, run_stage
+from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.prompts import read_prompts
 from cgd_ray.records import CuratedRow, Draft, Refinement
 from cgd_ray.shards import commit_shard, read_records
 
 
-def run_curation(ctx: RunContext) -> Summary:
-    """Grade every refined chain once and commit the verdicts."""
-    return run_stage(ctx, "curation", ctx.folders.curated, lambda: _make(ctx), shown)
-
-
-def _make(ctx: RunContext) -> Summary:
+def make_curated(ctx: RunContext) -> Summary:
+    """Grade every refined chain and commit the verdicts."""
     prompts = read_prompts(ctx, "train")
     drafts = read_records(ctx.store, ctx.folders.drafts, Draft)
     refinements = read_records(ctx.store, ctx.folders.refinements, Refinement)
@@ -28,11 +24,6 @@ def _make(ctx: RunContext) -> Summary:
         "drafts_right": sum(row.draft_correct is True for row in rows),
         "refinements_right": sum(row.refinement_correct is True for row in rows),
     }
-
-
-def shown(summary: Summary) -> str:
-    """Return the stage in a phrase."""
-    return f"{summary['kept']} of {summary['asked']} rows kept"
 
 
 def read_curated(ctx: RunContext) -> dict[str, CuratedRow]:

@@ -8,7 +8,7 @@ from cgd_ray.errors import UserError
 from cgd_ray.evaluation.grader_pool import GraderPool
 from cgd_ray.evaluation.runner import Question, answer_questions, score_answers
 from cgd_ray.evaluation.statistics import accuracy_interval, compare_paired, describe
-from cgd_ray.pipeline.context import RunContext, Summary, run_stage
+from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.prompts import read_prompts
 from cgd_ray.progress import StageLine
 from cgd_ray.records import Score
@@ -21,18 +21,14 @@ from cgd_ray.shards import commit_shard, read_failures, read_records
 _SHARD_ROWS = 32
 
 
-def run_evaluate(ctx: RunContext) -> Summary:
-    """Score both models on the test prompts.
+def make_scores(ctx: RunContext) -> Summary:
+    """Ask both models the test prompts that have no score yet, and compare them.
 
     Raises:
-        UserError: the run has no trained student, or questions stayed without an answer; the
+        UserError: a test prompt has no reference, or questions stayed without an answer; the
             answers that came are kept, and the same command asks the rest.
     """
-    return run_stage(ctx, "evaluation", ctx.folders.scores, lambda: _make(ctx), shown)
-
-
-def _make(ctx: RunContext) -> Summary:
-    s, folder = ctx.settings, ctx.folders.scores
+    folder = ctx.folders.scores
     prompts = read_prompts(ctx, "test")
     without = [p.id for p in prompts.values() if p.reference is None]
     if without:
@@ -124,9 +120,3 @@ def _compare(ctx: RunContext, scores: dict[str, Score]) -> Summary:
     }
     summary["in_words"] = describe(comparison)
     return summary
-
-
-def shown(summary: Summary) -> str:
-    """Return the stage in a phrase."""
-    base, student = summary["base"], summary["student"]
-    return f"base {base['accuracy']:.1%}, student {student['accuracy']:.1%}"

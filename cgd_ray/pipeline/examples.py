@@ -5,7 +5,7 @@ from cgd_ray.examples.chat import ChatTokenizer
 from cgd_ray.examples.mixing import prompt_only_chains
 from cgd_ray.examples.objectives import PROMPT_ONLY, Chain, build_example
 from cgd_ray.examples.packing import pack, padding_share
-from cgd_ray.pipeline.context import RunContext, Summary, run_stage
+from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.curate import read_curated
 from cgd_ray.pipeline.prompts import read_prompts
 from cgd_ray.records import Critique, Draft, Example, Failure, Refinement
@@ -15,17 +15,13 @@ from cgd_ray.student import chat_tokenizer, model_context, student_source
 _SHARD_ROWS = 4096
 
 
-def run_examples(ctx: RunContext) -> Summary:
-    """Tokenize and pack the kept chains once.
+def make_examples(ctx: RunContext) -> Summary:
+    """Tokenize and pack the kept chains.
 
     Raises:
         UserError: no chain is left, none fits, or packed batches are longer than the model's
             context.
     """
-    return run_stage(ctx, "examples", ctx.folders.examples, lambda: _make(ctx), shown)
-
-
-def _make(ctx: RunContext) -> Summary:
     s = ctx.settings
     source = student_source(s.student.model, ctx.work_dir)
     context = model_context(source)
@@ -85,8 +81,3 @@ def read_chains(ctx: RunContext) -> list[Chain]:
         for key, row in read_curated(ctx).items()
         if row.rejected is None
     ]
-
-
-def shown(summary: Summary) -> str:
-    """Return the stage in a phrase."""
-    return f"{summary['made']} examples in {summary['packed_batches']} packed batches"

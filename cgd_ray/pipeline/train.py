@@ -2,38 +2,24 @@
 
 import os
 
-from cgd_ray.pipeline.context import RunContext, Summary, run_stage
+from cgd_ray.pipeline.context import RunContext, Summary
+from cgd_ray.pipeline.stages import finished
 from cgd_ray.report.card import model_card
 from cgd_ray.runtime import cluster_has_gpus, ray_session
-from cgd_ray.shards import read_complete
 from cgd_ray.student import student_source
 from cgd_ray.training.batch import load_packed
 from cgd_ray.training.launch import launch
-from cgd_ray.training.loop import TrainTask
 from cgd_ray.training.metrics import StepMetrics, read_metrics, tokens_per_second
 from cgd_ray.training.order import num_steps
+from cgd_ray.training.task import TrainTask
 
 
-def run_train(ctx: RunContext) -> Summary:
+def make_checkpoint(ctx: RunContext) -> Summary:
     """Fine-tune the student, from the newest training state if there is one."""
-    return run_stage(ctx, "training", ctx.folders.checkpoint, lambda: _make(ctx), shown)
-
-
-def _make(ctx: RunContext) -> Summary:
     s = ctx.settings
     source = student_source(s.student.model, ctx.work_dir)
     data = load_packed(ctx.store, ctx.folders.examples)
     total = num_steps(len(data), s.train.batches_per_step, s.train.num_epochs, s.train.max_steps)
-    task = TrainTask(
-        train=s.train,
-        seed=s.run.seed,
-        source=source,
-        root=ctx.store.root,
-        examples_folder=ctx.folders.examples,
-        folder=ctx.folders.checkpoint,
-        model_card=model_card(s, read_complete(ctx.store, ctx.folders.examples) or {}),
-        threads=max(1, (os.cpu_count() or 1) // s.train.num_workers),
-    )
     before = len(read_metrics(ctx.store, ctx.folders.checkpoint))
     with ctx.progress.stage("training", total, "steps") as line:
 
@@ -49,7 +35,18 @@ def _make(ctx: RunContext) -> Summary:
             on_gpu = s.train.accelerator == "gpu" or (
                 s.train.accelerator == "auto" and cluster_has_gpus()
             )
-            launch(task, ctx.store, ctx.work_dir, on_gpu=on_gpu, watch=watch)
+            task = TrainTask(
+                train=s.train,
+                seed=s.run.seed,
+                source=source,
+                root=ctx.store.root,
+                examples_folder=ctx.folders.examples,
+                folder=ctx.folders.checkpoint,
+                model_card=model_card(s, finished(ctx, "examples") or {}),
+                on_gpu=on_gpu,
+                threads=max(1, (os.cpu_count() or 1) // s.train.num_workers),
+            )
+            launch(task, ctx.store, ctx.work_dir, watch)
     steps = read_metrics(ctx.store, ctx.folders.checkpoint)
     return {
         "steps": len(steps),
@@ -59,8 +56,3 @@ def _make(ctx: RunContext) -> Summary:
         "target_tokens": sum(m.num_targets for m in steps),
         "tokens_per_second": round(tokens_per_second(steps), 1),
     }
-
-
-def shown(summary: Summary) -> str:
-    """Return the stage in a phrase."""
-    return f"{summary['steps']} steps, loss {summary['first_loss']} to {summary['last_loss']}"

@@ -15,8 +15,11 @@ class Message(TypedDict):
     content: str
 
 
-# Tokens such as <|im_end|>, <|eot_id|>, <｜User｜>, [INST], <s>, </s>: markup in some chat template.
-_SPECIAL_TOKEN = re.compile(r"<[|｜][^<>\n]{0,64}?[|｜]>|\[/?INST\]|</?s>|<<SYS>>|<</SYS>>")
+# Markup of some chat template: <|im_end|>, the same with fullwidth bars (U+FF5C), [INST], </s>,
+# <end_of_turn>.
+_SPECIAL_TOKEN = re.compile(
+    r"<[|\uff5c][^<>\n]{0,64}?[|\uff5c]>|\[/?INST\]|</?s>|<</?SYS>>|<[be]os>|<(start|end)_of_turn>"
+)
 _TAG = re.compile(r"</?(problem|answer)>", re.IGNORECASE)
 
 

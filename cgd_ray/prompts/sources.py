@@ -7,6 +7,7 @@ import fnmatch
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,10 +53,8 @@ def load_prompts(settings: PromptSettings, seed: int) -> Outcomes:
     """
     seen: dict[str, str] = {}
     train = _load_split(settings, "train", settings.train, settings.num_train, seed, seen)
-    if settings.test is None or settings.test == settings.train:
-        test = _load_split(settings, "test", settings.train, settings.num_test, seed + 1, seen)
-    else:
-        test = _load_split(settings, "test", settings.test, settings.num_test, seed + 1, seen)
+    location = settings.test or settings.train
+    test = _load_split(settings, "test", location, settings.num_test, seed + 1, seen)
     return train + test
 
 
@@ -97,12 +96,14 @@ def _load_split(
 
 
 def _make_prompt(row: _Row, source: str, split: Split) -> Prompt | Failure:
+    row_id = f"unusable:{split}:{row.where}"
     if not isinstance(row.prompt, str) or not row.prompt.strip():
-        detail = f"{row.where}: the prompt is {'empty' if row.prompt in ('', None) else 'not text'}"
-        return Failure(f"unusable:{row.where}", "prompts", "empty_prompt", detail, permanent=True)
+        empty = row.prompt is None or isinstance(row.prompt, str)
+        detail = f"{row.where}: the prompt is {'empty' if empty else 'not text'}"
+        return Failure(row_id, "prompts", "empty_prompt", detail, permanent=True)
     if not row.prompt.isprintable() and ("\0" in row.prompt or _has_surrogate(row.prompt)):
         detail = f"{row.where}: the prompt holds NUL or lone surrogate characters"
-        return Failure(f"unusable:{row.where}", "prompts", "bad_text", detail, permanent=True)
+        return Failure(row_id, "prompts", "bad_text", detail, permanent=True)
     text = row.prompt.strip()
     return Prompt(
         id=content_id(text),
@@ -153,7 +154,7 @@ def _file_rows(location: str, columns: ColumnSettings, setting: str) -> Iterator
             rows = _parquet_rows(data, entry.key)
         else:
             rows = _json_rows(data, entry.key)
-        for number, row in enumerate(rows, 1):
+        for number, row in rows:
             yield _pick(row, f"{entry.key}:{number}", columns)
 
 
@@ -187,28 +188,27 @@ def _matches(key: str, pattern: str) -> bool:
     return key == pattern or key.startswith(folder) or fnmatch.fnmatch(key, pattern)
 
 
-def _parquet_rows(data: bytes, key: str) -> Iterator[dict[str, Any]]:
+def _parquet_rows(data: bytes, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{key} is not a readable parquet file: {_first_line(error)}") from error
-    for batch in table.to_batches():
-        yield from batch.to_pylist()
+    yield from enumerate((row for batch in table.to_batches() for row in batch.to_pylist()), 1)
 
 
-def _json_rows(data: bytes, key: str) -> Iterator[dict[str, Any]]:
+def _json_rows(data: bytes, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         text = (gzip.decompress(data) if key.endswith(".gz") else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{key} is not readable text: {_first_line(error)}") from error
     for number, line in _numbered(text.split("\n")):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{key}:{number} is not JSON: {error.msg}") from error
+        except (ValueError, RecursionError) as error:  # endless digits, endless brackets
+            raise UserError(f"{key}:{number} is not JSON: {_first_line(error)}") from error
         if not isinstance(row, dict):
             raise UserError(f"{key}:{number} is not a JSON object")
-        yield row
+        yield number, row
 
 
 def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,6 @@
-"""Prompt -> draft: what the student is asked, and how its answer becomes a record (paper, section 3).
+"""Prompt -> draft: what the student is asked, and how its answer becomes a record.
+
+Paper, section 3: y' ~ S_init(. | x).
 
 The student sees the prompt alone, exactly as it will when it is served.
 """

@@ -6,23 +6,11 @@ from contextlib import contextmanager
 
 from ray import serve
 
-from cgd_ray.errors import UserError
-from cgd_ray.processes import port_in_use
+from cgd_ray.processes import require_free_port
 from cgd_ray.serving.app import ServedModel, build_application
 from cgd_ray.settings import Settings
 
 _NAME = "cgd"
-
-
-def check_port(settings: Settings) -> None:
-    """Refuse a port that somebody else listens on.
-
-    Raises:
-        UserError: it is taken.
-    """
-    host, port = settings.serve.host, settings.serve.port
-    if port_in_use("127.0.0.1" if host == "0.0.0.0" else host, port):
-        raise UserError(f"serve.port={port} on {host} is in use: choose another serve.port")
 
 
 @contextmanager
@@ -32,7 +20,7 @@ def served(settings: Settings, models: list[ServedModel]) -> Iterator[str]:
     Raises:
         UserError: the port is taken.
     """
-    check_port(settings)
+    require_free_port(settings.serve.host, settings.serve.port, "serve.port")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     host, port = settings.serve.host, settings.serve.port
     serve.start(http_options={"host": host, "port": port})

@@ -54,7 +54,7 @@ def rejected_completion(row_id: str, stage: str, answer: Completion) -> Failure 
         detail = "the provider's content filter stopped the answer"
         return Failure(row_id, stage, "content_filter", detail, permanent=True)
     if answer.finish_reason == "length":
-        detail = f"cut off after {answer.num_output_tokens} tokens: raise the teacher's max_tokens setting"
+        detail = f"cut off after {answer.num_output_tokens} tokens: raise teacher.*_max_tokens"
         return Failure(row_id, stage, "truncated", detail, permanent=True)
     if not answer.text.strip():
         return Failure(row_id, stage, "empty", "the teacher's answer is empty", permanent=True)

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
+from openai.types.chat import ChatCompletionMessage
 
 from cgd_ray.errors import UserError
 from cgd_ray.prompts.messages import Message
@@ -55,7 +56,7 @@ class OpenAIBackend:
     ) -> None:
         self._model = model
         self._temperature = temperature
-        limits = httpx.Limits(
+        limits = httpx2.Limits(
             max_connections=max_in_flight, max_keepalive_connections=max_in_flight
         )
         self._client = openai.AsyncOpenAI(
@@ -63,7 +64,7 @@ class OpenAIBackend:
             api_key=api_key,
             max_retries=0,
             timeout=timeout_s,
-            http_client=httpx.AsyncClient(
+            http_client=httpx2.AsyncClient(
                 follow_redirects=False, limits=limits, timeout=timeout_s, trust_env=False
             ),
         )
@@ -86,9 +87,10 @@ class OpenAIBackend:
             raise _from_status(error) from error
         except openai.APITimeoutError as error:
             raise TeacherError("timeout", "no answer within teacher.timeout_s") from error
-        except (openai.APIConnectionError, httpx.HTTPError) as error:
-            raise TeacherError("connection", _line(error.__cause__ or error)) from error
-        except (openai.OpenAIError, ValueError) as error:
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            why = _line(error.__cause__ or "") or _line(error)
+            raise TeacherError("connection", why) from error
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
             raise TeacherError("bad_answer", _line(error)) from error
         return _validated(answer, self._model)
 
@@ -100,25 +102,36 @@ class OpenAIBackend:
 def _validated(answer: object, model: str) -> Completion:
     """Return an answer whose every part is there and of the right type."""
     choices = getattr(answer, "choices", None)
-    if isinstance(answer, str) or not choices:
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    if not isinstance(message, ChatCompletionMessage):
         shown = _line(answer) if isinstance(answer, str) else "no choices in the answer"
         raise TeacherError("bad_answer", f"not a chat completion: {shown}")
-    message = choices[0].message
-    text = getattr(message, "content", None)
-    refusal = getattr(message, "refusal", None)
-    if text is not None and not isinstance(text, str):
-        raise TeacherError("bad_answer", f"content is {type(text).__name__}, not text")
     usage = getattr(answer, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
     return Completion(
-        text=text or "",
-        model=getattr(answer, "model", None) or model,
-        finish_reason=choices[0].finish_reason or "stop",
-        refusal=refusal,
-        num_input_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        num_cached_tokens=getattr(details, "cached_tokens", None) or 0,
-        num_output_tokens=getattr(usage, "completion_tokens", None) or 0,
+        text=_text(message, "content") or "",
+        model=_text(answer, "model") or model,
+        finish_reason=_text(choice, "finish_reason") or "stop",
+        refusal=_text(message, "refusal"),
+        num_input_tokens=_count(usage, "prompt_tokens"),
+        num_cached_tokens=_count(details, "cached_tokens"),
+        num_output_tokens=_count(usage, "completion_tokens"),
     )
+
+
+def _text(part: object, name: str) -> str | None:
+    value = getattr(part, name, None)
+    if value is not None and not isinstance(value, str):
+        raise TeacherError("bad_answer", f"{name} is {type(value).__name__}, not text")
+    if value and _storable(value) != value:
+        raise TeacherError("bad_answer", f"{name} holds lone surrogates, which no file can store")
+    return value
+
+
+def _count(part: object, name: str) -> int:
+    value = getattr(part, name, None)
+    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
 
 
 def _from_status(error: openai.APIStatusError) -> TeacherError:
@@ -139,4 +152,8 @@ def _from_status(error: openai.APIStatusError) -> TeacherError:
 
 
 def _line(value: object) -> str:
-    return " ".join(str(value).split())[:300]
+    return _storable(" ".join(str(value).split())[:300])
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -1,10 +1,12 @@
-"""Critique -> refinement: the second turn of the same chat (paper, section 3: y^ ~ T(. | x, y', c)).
+"""Critique -> refinement: the second turn of the same chat.
+
+Paper, section 3: y^ ~ T(. | x, y', c).
 
 The first turn is sent again word for word, so the teacher's prefix cache or the provider's prompt
 cache serves it.
 """
 
-from cgd_ray.prompts.messages import Message
+from cgd_ray.prompts.messages import Message, neutralise
 from cgd_ray.records import Critique, Draft, Failure, Prompt, Refinement
 from cgd_ray.teacher.completion import Completion, rejected_completion
 from cgd_ray.teacher.critique import build_critique_messages
@@ -22,7 +24,7 @@ def build_refinement_messages(prompt: Prompt, draft: Draft, critique: Critique) 
     """Return the critique's chat with the critique in it and the request for a refinement."""
     return [
         *build_critique_messages(prompt, draft),
-        {"role": "assistant", "content": critique.text},
+        {"role": "assistant", "content": neutralise(critique.text)},
         {"role": "user", "content": REQUEST},
     ]
 

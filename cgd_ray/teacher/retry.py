@@ -1,5 +1,6 @@
 """When to call again, and after how long: pure, so that a test can read the whole schedule."""
 
+import math
 import random
 from email.utils import parsedate_to_datetime
 
@@ -27,7 +28,8 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 DOCUMENT_ATTENTION = "cgd_documents"
+_PLAIN_UP_TO = 512  # tokens
 
 
 def document_attention(
@@ -47,13 +49,37 @@ def document_attention(
         value_1GTD.split(lengths, 2),
         strict=True,
     )
-    outputs = [
-        scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
-        )
-        for query, key, value in documents
-    ]
+    outputs: list[torch.Tensor] = []
+    for query, key, value in documents:
+        with sdpa_kernel(_kernels(query)):
+            outputs.append(
+                scaled_dot_product_attention(
+                    query,
+                    key,
+                    value,
+                    dropout_p=dropout,
+                    is_causal=True,
+                    scale=scaling,
+                    enable_gqa=True,
+                )
+            )
     return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def _kernels(query_1HTD: torch.Tensor) -> list[SDPBackend]:
+    """Return the kernels for one document, the preferred first.
+
+    On a CPU the plain one is twice as fast for short documents, forward and backward together
+    (170 tokens, bfloat16: 13 against 27 ms for six), and its scores are still small.
+    """
+    if query_1HTD.device.type == "cpu" and query_1HTD.shape[2] <= _PLAIN_UP_TO:
+        return [SDPBackend.MATH]
+    return [
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.MATH,
+    ]
 
 
 def register() -> None:

@@ -1,5 +1,9 @@
-"""Start the loop on Ray Train workers and watch it from the store."""
+"""Start the loop on Ray Train workers and watch it from the store.
 
+The loop's module is imported by the workers alone: the driver needs no DeepSpeed.
+"""
+
+import importlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +12,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cgd_ray.store import Store
-from cgd_ray.training.loop import TrainTask, set_worker_environment, train_loop
 from cgd_ray.training.metrics import StepMetrics, read_metrics
+from cgd_ray.training.task import TrainTask
 
 _WATCH_S = 2.0
 
@@ -18,8 +22,6 @@ def launch(
     task: TrainTask,
     store: Store,
     work_dir: Path,
-    *,
-    on_gpu: bool,
     watch: Callable[[list[StepMetrics]], None],
 ) -> None:
     """Train to the end on `num_workers` workers; lost workers are restarted.
@@ -28,17 +30,16 @@ def launch(
         task: what the workers are told.
         store: the same store that the task names.
         work_dir: where Ray Train keeps its own notes.
-        on_gpu: one GPU a worker and nccl, or gloo.
         watch: is called every few seconds with the steps so far.
     """
-    environment = set_worker_environment(on_gpu=on_gpu)
+    environment = {} if task.on_gpu else {"DS_ACCELERATOR": "cpu"}
     trainer = TorchTrainer(
-        lambda: train_loop(task),
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        lambda: importlib.import_module("cgd_ray.training.loop").train_loop(task),
+        torch_config=TorchConfig(backend="nccl" if task.on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=task.train.num_workers,
-            use_gpu=on_gpu,
-            resources_per_worker=None if on_gpu else {"CPU": 1},
+            use_gpu=task.on_gpu,
+            resources_per_worker=None if task.on_gpu else {"CPU": 1},
         ),
         run_config=RunConfig(
             name=task.folder,

@@ -1,26 +1,23 @@
-"""The training loop: one flat function that every Ray Train worker runs.
+"""The training loop: one flat function that every worker runs.
+
+Ray Train starts the workers and their process group; the loop itself needs only that group.
 
 Top to bottom: model and engine, the newest whole checkpoint, then steps. Order, schedule, loss,
 tensors and checkpoints are apart, pure where they can be, and tested on their own.
 """
 
 import json
-import os
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import deepspeed
-import ray.train
-import ray.train.torch
 import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from cgd_ray.settings import TrainSettings
 from cgd_ray.store import Store, open_store
 from cgd_ray.training import checkpoint as states
 from cgd_ray.training.attention import DOCUMENT_ATTENTION, register
@@ -30,29 +27,14 @@ from cgd_ray.training.loss import target_loss_sum
 from cgd_ray.training.metrics import MetricsWriter, StepMetrics
 from cgd_ray.training.order import num_steps, rows_of_step, rows_of_worker
 from cgd_ray.training.schedule import learning_rate
-
-
-@dataclass(frozen=True, slots=True)
-class TrainTask:
-    """What a worker needs to know."""
-
-    train: TrainSettings
-    seed: int
-    source: str  # the student's folder or Hugging Face id
-    root: str  # of the store
-    examples_folder: str  # packed batches in
-    folder: str  # states, metrics and the finished model out
-    model_card: str
-    threads: int  # for each CPU worker's arithmetic
+from cgd_ray.training.task import TrainTask
 
 
 def train_loop(task: TrainTask) -> None:
     """Train, saving states on the way and the Hugging Face folder at the end."""
     train, store = task.train, open_store(task.root)
     rank, world = dist.get_rank(), dist.get_world_size()
-    device = ray.train.torch.get_device()
-    if device.type == "cpu":
-        torch.set_num_threads(task.threads)
+    device = _device(task)
     data = load_packed(store, task.examples_folder)
     total = num_steps(len(data), train.batches_per_step, train.num_epochs, train.max_steps)
     engine = _engine(task, device)
@@ -83,11 +65,20 @@ def train_loop(task: TrainTask) -> None:
             norm = float(engine.get_global_grad_norm() or 0.0)
             metrics.add(StepMetrics(step + 1, step_loss, rate, norm, num_targets, tokens, seconds))
         if (step + 1) % train.checkpoint_every_steps == 0 and step + 1 < total:
+            if metrics:
+                metrics.flush()
             _save(engine, store, task.folder, step + 1)
 
     if metrics:
         metrics.flush()
     _export(engine, store, task)
+
+
+def _device(task: TrainTask) -> torch.device:
+    if task.on_gpu:
+        return torch.device("cuda", torch.cuda.current_device())
+    torch.set_num_threads(task.threads)
+    return torch.device("cpu")
 
 
 def _engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 - untyped library
@@ -96,7 +87,7 @@ def _engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 - unt
     dtype = getattr(torch, task.train.dtype)
     # Alive while the model loads: transformers then shards the weights over the workers at once.
     sharded = HfDeepSpeedConfig(config) if task.train.zero_stage == 3 else None
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         task.source, dtype=dtype, attn_implementation=DOCUMENT_ATTENTION
     )
     del sharded
@@ -166,10 +157,3 @@ def _export(engine: Any, store: Store, task: TrainTask) -> None:  # noqa: ANN401
         for old in states.list_checkpoints(store, task.folder):
             states.delete_checkpoint(store, old)
     dist.barrier()
-
-
-def set_worker_environment(*, on_gpu: bool) -> dict[str, str]:
-    """Return environment variables of the workers; set them here too, for a loop without Ray."""
-    values = {} if on_gpu else {"DS_ACCELERATOR": "cpu"}
-    os.environ.update(values)
-    return values

@@ -1,0 +1,4 @@
+"""Names of the files that a user opens."""
+
+PAGE = "report.html"
+SUMMARY = "summary.json"

@@ -1,0 +1,41 @@
+"""The verb that serves base and student until it is told to stop."""
+
+import signal
+from contextlib import ExitStack
+
+from cgd_ray.errors import UserError
+from cgd_ray.pipeline.run import opened
+from cgd_ray.processes import require_free_port
+from cgd_ray.runtime import ray_session
+from cgd_ray.serving.app import ServedModel, served_models
+from cgd_ray.serving.server import served
+from cgd_ray.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        UserError: the port is taken, or the run has no trained student.
+    """
+    require_free_port(settings.serve.host, settings.serve.port, "serve.port")
+    # Blocked before Ray's threads exist, so that only the wait below receives them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    with ExitStack() as stack:
+        models = _models(settings)
+        print("starting the engines ...", flush=True)
+        stack.enter_context(ray_session(settings.run.num_cpus))
+        base_url = stack.enter_context(served(settings, models))
+        names = " and ".join(model.id for model in models)
+        print(f"serving {names} at {base_url} (Ctrl-C stops)", flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        print("stopping ...", flush=True)
+
+
+def _models(settings: Settings) -> list[ServedModel]:
+    """Return what to serve; a student that was fetched before needs no store."""
+    try:
+        return served_models(settings)
+    except (UserError, OSError):
+        with opened(settings):
+            return served_models(settings)

@@ -1,0 +1,23 @@
+"""Verify the chains against the reference, then tokenize and pack the ones that are kept.
+
+Needs `generate`; rejected rows stay in the store, with their reason.
+
+    ray job submit --working-dir . -- python jobs/examples.py RUN.toml [a.b=c ...] [--dry-run]
+"""
+
+import sys
+
+from cgd_ray.cli import job
+from cgd_ray.settings import Settings
+
+
+def main(settings: Settings) -> None:
+    """Do the job on the Ray cluster that it was submitted to, or on a local one."""
+    # Imported here, so that --dry-run and a misspelt setting cost no cluster library.
+    from cgd_ray.pipeline.run import examples
+
+    examples(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(job("examples", main))

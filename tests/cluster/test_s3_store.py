@@ -1,0 +1,135 @@
+"""The store and its commits on a real S3 server."""
+
+import io
+import threading
+from pathlib import Path
+
+import pytest
+
+from cgd_ray.errors import UserError
+from cgd_ray.local_servers import s3_server
+from cgd_ray.records import Draft, Failure
+from cgd_ray.shards import commit_shard, read_failures, read_records
+from cgd_ray.store import MissingKey, S3Store, open_store, split_location
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("s3")
+    with s3_server(folder / "data", folder / "s3.log", "s3://bucket/prefix") as url:
+        yield url
+
+
+@pytest.fixture
+def store(server, request) -> S3Store:
+    return S3Store(f"s3://bucket/{request.node.name}")
+
+
+def draft(number: int) -> Draft:
+    return Draft(f"p{number}/0", f"p{number}", "text", "stop", 3, number)
+
+
+def test_objects_round_trip(store, tmp_path):
+    store.put("a/b.bin", b"one")
+    store.put("a/b.bin", b"two")
+    assert store.get("a/b.bin") == b"two"
+    large = tmp_path / "large"
+    large.write_bytes(bytes(range(256)) * (300 << 10))  # 75 MiB: above the multipart threshold
+    store.upload(large, "a/large")
+    store.download("a/large", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == large.read_bytes()
+    assert [(e.key, e.num_bytes) for e in store.list("a/")] == [
+        ("a/b.bin", 3),
+        ("a/large", 75 << 20),
+    ]
+    store.delete("a/b.bin")
+    store.delete("a/b.bin")
+    with pytest.raises(MissingKey):
+        store.get("a/b.bin")
+    with pytest.raises(MissingKey):
+        store.download("a/b.bin", tmp_path / "none")
+
+
+def test_eight_way_races_have_one_winner_each(store):
+    for race in range(10):
+        barrier = threading.Barrier(8)
+        won: list[int] = []
+
+        def contend(number: int, race=race, barrier=barrier, won=won) -> None:
+            mine = S3Store(store.root)
+            barrier.wait()
+            if mine.put_new(f"race-{race}", str(number).encode()):
+                won.append(number)
+
+        threads = [threading.Thread(target=contend, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert store.get(f"race-{race}") == str(won[0]).encode()
+
+
+def test_two_attempts_at_the_same_rows_give_one_shard(store):
+    rows = [draft(i) for i in range(5)]
+    assert commit_shard(store, "drafts", rows)
+    assert not commit_shard(store, "drafts", list(reversed(rows)))
+    assert list(read_records(store, "drafts", Draft).values()) == rows
+
+
+def test_a_row_that_failed_and_was_made_later_counts_once(store):
+    failed = Failure("p1/0", "drafts", "engine_error", "lost", permanent=False)
+    commit_shard(store, "drafts", [draft(0), failed])
+    commit_shard(store, "drafts", [draft(1)])
+    made = read_records(store, "drafts", Draft)
+    assert list(made) == ["p0/0", "p1/0"]
+    assert read_failures(store, "drafts", made) == {}
+
+
+def test_a_shard_without_a_commit_does_not_exist(store):
+    commit_shard(store, "drafts", [draft(0)])
+    for entry in list(store.list("drafts/commits/")):
+        store.delete(entry.key)
+    assert read_records(store, "drafts", Draft) == {}
+
+
+def test_a_missing_bucket_is_named(server):
+    with pytest.raises(UserError, match=r"bucket 'nowhere' at http.* does not exist.*run\.root"):
+        S3Store("s3://nowhere/x").check()
+
+
+def test_refused_keys_are_named(server, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(UserError, match=r"refuses these AWS keys.*AWS_\* environment"):
+        S3Store("s3://bucket/x").check()
+
+
+def test_an_unreachable_server_is_named(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9.*cannot be used"):
+        S3Store("s3://bucket/x", max_attempts=1).check()
+
+
+def test_data_outlive_the_server_and_its_ports(tmp_path: Path):
+    log = tmp_path / "s3.log"
+    with s3_server(tmp_path / "data", log, "s3://bucket/x") as first:
+        open_store("s3://bucket/x").put("kept", b"still here")
+    with s3_server(tmp_path / "data", log, "s3://bucket/x") as second:
+        assert first != second
+        assert open_store("s3://bucket/x").get("kept") == b"still here"
+
+
+def test_prompt_files_are_found_on_s3(store):
+    store.put("in/a.jsonl", b'{"prompt": "1 + 1 =", "answer": "2"}\n')
+    store.put("in/b.txt", io.BytesIO(b"not a prompt file").getvalue())
+    from cgd_ray.prompts.sources import load_prompts, source_versions
+    from cgd_ray.settings import PromptSettings
+
+    location = f"{store.root}/in/*.jsonl"
+    assert split_location(location)[0] == "s3://bucket"
+    settings = PromptSettings(train=location, test="reasoning-gym:chain_sum", num_test=2)
+    assert len(source_versions(settings)) == 1
+    prompts = load_prompts(settings, seed=1).records
+    assert [p.text for p in prompts if p.split == "train"] == ["1 + 1 ="]
