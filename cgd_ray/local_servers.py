@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgd_ray.errors import UserError
-from cgd_ray.processes import child, free_port, wait_until
+from cgd_ray.processes import child, free_port, port_is_free, wait_until
 from cgd_ray.settings import Settings
 from cgd_ray.store import S3Store
 
 _START_LIMIT_S = 60.0
+_WEED_SERVERS = ("s3", "master", "volume", "filer", "admin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
     command = [weed, "mini", f"-dir={data_dir}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += ["-admin.ui=false", "-webdav=false", f"-s3.config={config}"]
+    # Off: catalogues on fixed ports, which a second server on this machine would not get, and
+    # reports to the makers.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     url = f"http://127.0.0.1:{ports['s3']}"
     environment = {
         "AWS_ENDPOINT_URL": url,
@@ -61,7 +65,8 @@ def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    with child(command, log) as process, _environment(environment):
+    # The server takes keys from its environment too: it must not see those of another store.
+    with child(command, log, environment) as process, _environment(environment):
         wait_until(lambda: _answers(bucket_root), process, "the S3 server", log, _START_LIMIT_S)
         yield url
 
@@ -117,12 +122,12 @@ def weed_binary() -> str:
 
 
 def _weed_ports() -> dict[str, int]:
-    """Return free ports; each server also listens on its port + 10000, which must exist."""
+    """Return free ports; each server also listens on its port + 10000, which must be free too."""
     ports: dict[str, int] = {}
-    while len(ports) < 4:
+    while len(ports) < len(_WEED_SERVERS):
         port = free_port()
-        if port <= 55_000 and port not in ports.values():
-            ports[("s3", "master", "volume", "filer")[len(ports)]] = port
+        if port <= 55_000 and port not in ports.values() and port_is_free(port + 10_000):
+            ports[_WEED_SERVERS[len(ports)]] = port
     return ports
 
 

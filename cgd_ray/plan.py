@@ -20,8 +20,7 @@ class Plan:
     max_tokens_an_epoch: int | None
     max_shard_bytes: int | None
     batches_a_worker_step: int  # gradient accumulation
-    max_steps: int | None  # with one example in a packed batch; packing lowers it
-    min_steps: int | None  # with full packed batches of the longest examples
+    max_steps: int | None  # with one example in a packed batch; packing and curation lower it
     num_parameters: float | None
     weight_bytes: float | None
     training_bytes_a_worker: float | None  # weights, gradients, optimiser; no activations
@@ -40,10 +39,6 @@ def derive(settings: Settings) -> Plan:
     if parameters is None and s.student.model == EMBEDDED_STUDENT:
         parameters = _EMBEDDED_PARAMETERS
     t = s.train
-    most = examples and _steps(examples, s)
-    fitting = max(1, s.packing.sequence_length // longest)
-    documents = min(fitting, s.packing.max_documents or fitting)
-    least = examples and _steps(-(-examples // documents), s)
     return Plan(
         num_prompts=prompts,
         num_drafts=drafts,
@@ -53,8 +48,7 @@ def derive(settings: Settings) -> Plan:
         max_tokens_an_epoch=tokens,
         max_shard_bytes=tokens and tokens * _BYTES_A_TOKEN,
         batches_a_worker_step=t.batches_per_step // t.num_workers,
-        max_steps=most,
-        min_steps=least,
+        max_steps=examples and _steps(examples, s),
         num_parameters=parameters,
         weight_bytes=parameters and parameters * _width(s),
         training_bytes_a_worker=parameters and training_bytes(parameters, s),
@@ -78,9 +72,9 @@ def training_bytes(parameters: float, settings: Settings) -> float:
 def describe(settings: Settings, plan: Plan) -> str:
     """Return the plan as aligned lines for a terminal."""
     s, p = settings, plan
-    steps = _count(p.min_steps)
-    if p.max_steps != p.min_steps:
-        steps = f"{steps} to {_count(p.max_steps)}, as examples pack"
+    epoch = ""
+    if p.max_tokens_an_epoch is not None:
+        epoch = f", {p.max_tokens_an_epoch:,} an epoch ({size(p.max_shard_bytes)} of shards)"
     rows = [
         ("prompts", f"{_count(p.num_prompts)} training, {_count(s.prompts.num_test)} test"),
         ("drafts", f"{_count(p.num_drafts)} by {s.student.model}"),
@@ -88,8 +82,7 @@ def describe(settings: Settings, plan: Plan) -> str:
         ("examples", f"{_count(p.num_examples)} ({s.examples.objective})"),
         (
             "tokens",
-            f"at most {_count(p.max_example_tokens)} an example, "
-            f"{_count(p.max_tokens_an_epoch)} an epoch ({size(p.max_shard_bytes)} of shards)",
+            f"at most {_count(p.max_example_tokens)} an example{epoch}",
         ),
         (
             "step",
@@ -97,22 +90,25 @@ def describe(settings: Settings, plan: Plan) -> str:
             f"{s.packing.sequence_length} tokens: {s.train.num_workers} workers x "
             f"{p.batches_a_worker_step}",
         ),
-        ("steps", f"{steps} ({s.train.num_epochs} epochs)"),
         (
-            "memory",
-            f"{size(p.training_bytes_a_worker)} a worker (ZeRO-{s.train.zero_stage}, "
-            "without activations)",
+            "steps",
+            f"at most {_count(p.max_steps)} ({s.train.num_epochs} epochs), fewer as examples pack",
         ),
-        ("checkpoint", f"{size(p.weight_bytes)} of weights, {size(p.state_bytes)} of state"),
+        ("memory", "unknown (set student.num_parameters)"),
     ]
+    if p.training_bytes_a_worker is not None:
+        zero = f"ZeRO-{s.train.zero_stage}, without activations"
+        rows[-1] = ("memory", f"{size(p.training_bytes_a_worker)} a worker ({zero})")
+        checkpoint = f"{size(p.weight_bytes)} of weights, {size(p.state_bytes)} of state"
+        rows.append(("checkpoint", checkpoint))
     return "\n".join(f"  {name:<12}{text}" for name, text in rows)
 
 
 def _longest_example(s: Settings) -> int:
-    """Return the most tokens that an example can have under its objective, the prompt's aside."""
+    """Return the most tokens that an example can have under its objective."""
     teacher = s.teacher
     parts = {
-        "sft": 0,
+        "sft": s.packing.sequence_length,  # the data's own solutions have no limit
         "distilled_sft": teacher.refinement_max_tokens,
         "cft": s.sampling.max_tokens + teacher.critique_max_tokens,
         "cgd": s.sampling.max_tokens + teacher.critique_max_tokens + teacher.refinement_max_tokens,
@@ -131,13 +127,13 @@ def _width(s: Settings) -> int:
 
 
 def _count(value: int | None) -> str:
-    return "all" if value is None else f"{value:,}"
+    return "as many as there are prompts" if value is None else f"{value:,}"
 
 
 def size(num_bytes: float | None) -> str:
     """Return a size as people read it; "unknown" for None."""
     if num_bytes is None:
-        return "unknown (set student.num_parameters)"
+        return "unknown"
     for unit in ("B", "KB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"

@@ -23,6 +23,16 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Return whether a server could listen there."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
 def require_free_port(host: str, port: int, setting: str) -> None:
     """Refuse a port that somebody listens on.
 

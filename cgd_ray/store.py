@@ -143,7 +143,8 @@ class S3Store:
         parsed = urlparse(root)
         self._bucket = parsed.netloc
         self._prefix = parsed.path.strip("/")
-        self._client = boto3.client(
+        # A session of its own: the default one would keep the first keys that it ever saw.
+        self._client = boto3.session.Session().client(
             "s3",
             config=Config(
                 retries={"mode": "standard", "max_attempts": max_attempts},

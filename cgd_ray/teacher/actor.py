@@ -5,10 +5,11 @@ It imports no Ray: Ray Data instantiates it, and so can a test or a debugger.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
-from cgd_ray.records import Draft, Failure, Prompt, Record, from_rows
+from cgd_ray.records import Critique, Draft, Failure, Prompt, Record, from_rows
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.shards import commit_shard, counts_table
 from cgd_ray.store import open_store
@@ -18,6 +19,8 @@ from cgd_ray.teacher.openai_backend import OpenAIBackend, read_api_key
 
 class TeacherActor:
     """Holds one API client; criticises, refines and commits the drafts of each table.
+
+    A table's rows are `prompt`, `draft` and, where an earlier attempt has paid for it, `critique`.
 
     Args:
         settings: of the teacher.
@@ -39,8 +42,9 @@ class TeacherActor:
         rows = batch.to_pylist()
         prompts = from_rows((row["prompt"] for row in rows), Prompt)
         drafts = from_rows((row["draft"] for row in rows), Draft)
-        pairs = list(zip(prompts, drafts, strict=True))
-        taught = await teach_all(self._teacher(), pairs, self._settings, self._gate)
+        critiques = [_critique(row.get("critique")) for row in rows]
+        todo = list(zip(prompts, drafts, critiques, strict=True))
+        taught = await teach_all(self._teacher(), todo, self._settings, self._gate)
         outcomes = taught.outcomes
         records: list[Record] = [*outcomes.records, *outcomes.failures]
         if records:
@@ -59,6 +63,10 @@ class TeacherActor:
                 self._base_url, s.model, key, s.temperature, s.timeout_s, s.max_in_flight
             )
         return self._client
+
+
+def _critique(row: dict[str, Any] | None) -> Critique | None:
+    return from_rows([row], Critique)[0] if row else None
 
 
 def _half_made(failures: Sequence[Failure]) -> int:

@@ -6,7 +6,6 @@ from urllib.parse import urlparse
 
 from cgd_ray.errors import UserError
 
-
 # Clouds' metadata services that are not link-local: Alibaba, Oracle, AWS over IPv6.
 _METADATA = ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")

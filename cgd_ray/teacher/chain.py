@@ -14,6 +14,9 @@ from cgd_ray.teacher.critique import build_critique_messages, parse_critique
 from cgd_ray.teacher.refinement import build_refinement_messages, parse_refinement
 from cgd_ray.teacher.retry import backoff_s
 
+# What to teach; with the critique where an earlier attempt has paid for it.
+TeacherRow = tuple[Prompt, Draft, Critique | None]
+
 
 class Teacher(Protocol):
     """Anything that answers chats."""
@@ -42,21 +45,23 @@ async def ask(
     raise AssertionError("max_attempts is at least 1")
 
 
-async def teach(
-    teacher: Teacher, prompt: Prompt, draft: Draft, settings: TeacherSettings
-) -> Outcomes:
+async def teach(teacher: Teacher, row: TeacherRow, settings: TeacherSettings) -> Outcomes:
     """Return the critique and refinement of a draft, or the failure that ended the chat.
 
     Raises:
         TeacherError: no call can succeed (a refused key): the whole stage must stop.
     """
+    prompt, draft, critique = row
     made: tuple[Critique, ...] = ()
     try:
-        messages = build_critique_messages(prompt, draft)
-        answer = await ask(teacher, messages, settings.critique_max_tokens, settings.max_attempts)
-        critique = parse_critique(draft, answer)
-        if isinstance(critique, Failure):
-            return Outcomes(failures=(critique,))
+        if critique is None:
+            messages = build_critique_messages(prompt, draft)
+            limit = settings.critique_max_tokens
+            answer = await ask(teacher, messages, limit, settings.max_attempts)
+            parsed = parse_critique(draft, answer)
+            if isinstance(parsed, Failure):
+                return Outcomes(failures=(parsed,))
+            critique = parsed
         made = (critique,)
         messages = build_refinement_messages(prompt, draft, critique)
         answer = await ask(teacher, messages, settings.refinement_max_tokens, settings.max_attempts)
@@ -82,7 +87,7 @@ class TaughtRows:
 
 async def teach_all(
     teacher: Teacher,
-    rows: Sequence[tuple[Prompt, Draft]],
+    rows: Sequence[TeacherRow],
     settings: TeacherSettings,
     gate: asyncio.Semaphore,
 ) -> TaughtRows:
@@ -93,15 +98,15 @@ async def teach_all(
     """
     stops: list[TeacherError] = []
 
-    async def one(prompt: Prompt, draft: Draft) -> Outcomes:
+    async def one(row: TeacherRow) -> Outcomes:
         async with gate:
             if stops:
                 return Outcomes()
             try:
-                return await teach(teacher, prompt, draft, settings)
+                return await teach(teacher, row, settings)
             except TeacherError as error:
                 stops.append(error)
                 return Outcomes()
 
-    made = await asyncio.gather(*(one(prompt, draft) for prompt, draft in rows))
+    made = await asyncio.gather(*(one(row) for row in rows))
     return TaughtRows(sum(made, start=Outcomes()), stops[0] if stops else None)

@@ -29,7 +29,10 @@ class PackedData:
     """All packed batches of a data set, as Arrow columns, by index."""
 
     def __init__(self, table: pa.Table) -> None:
-        self._table = table.combine_chunks().sort_by("index")
+        table = table.combine_chunks().sort_by("index")
+        # Two attempts may have committed a row: it counts once.
+        first = np.unique(table.column("index").to_numpy(), return_index=True)[1]
+        self._table = table if len(first) == len(table) else table.take(first)
         masks = self._table.column("loss_mask")
         self.num_targets = np.array([np.sum(m.values.to_numpy()) for m in masks], dtype=np.int64)
         self.num_tokens = np.array([len(m) for m in masks], dtype=np.int64)

@@ -42,9 +42,8 @@ class MetricsWriter:
         """Write what is waiting."""
         if self._waiting:
             lines = "\n".join(json.dumps(asdict(m)) for m in self._waiting)
-            self._store.put(
-                f"{self._folder}/step-{self._waiting[0].step:08d}.jsonl", lines.encode()
-            )
+            # Named by time, so that a resumed run's files come after those it runs again.
+            self._store.put(f"{self._folder}/{time.time_ns():020d}.jsonl", lines.encode())
         self._waiting = []
         self._last = time.monotonic()
 

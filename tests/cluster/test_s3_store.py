@@ -51,14 +51,14 @@ def test_objects_round_trip(store, tmp_path):
 
 
 def test_eight_way_races_have_one_winner_each(store):
-    for race in range(10):
+    stores = [S3Store(store.root) for _ in range(8)]
+    for race in range(25):
         barrier = threading.Barrier(8)
         won: list[int] = []
 
         def contend(number: int, race=race, barrier=barrier, won=won) -> None:
-            mine = S3Store(store.root)
             barrier.wait()
-            if mine.put_new(f"race-{race}", str(number).encode()):
+            if stores[number].put_new(f"race-{race}", str(number).encode()):
                 won.append(number)
 
         threads = [threading.Thread(target=contend, args=(n,)) for n in range(8)]

@@ -1,0 +1,174 @@
+"""Drafts, critiques and refinements as Ray Data plans, with an echo in the engine's place."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cgd_ray.pipeline.context import open_context
+from cgd_ray.pipeline.run import examples, generate
+from cgd_ray.pipeline.stages import finished
+from cgd_ray.records import Critique, Draft, Refinement
+from cgd_ray.settings import Settings, load
+from cgd_ray.shards import read_failures, read_records
+from cgd_ray.store import open_store
+
+RUN = """
+[run]
+name = "cluster-test"
+root = "{root}"
+work_dir = "{work}"
+num_cpus = 4
+
+[prompts]
+train = "{prompts}"
+test = "reasoning-gym:chain_sum"
+num_test = 2
+
+[student]
+max_model_len = 256
+
+[sampling]
+engine = "echo"
+max_tokens = 64
+rows_per_request = 8
+
+[teacher]
+base_url = "{teacher}"
+allow_private_address = true
+num_actors = 2
+max_in_flight = 4
+
+[evaluate]
+max_tokens = 64
+"""
+
+SOLVABLE = [{"prompt": f"{n} + {n + 1} - 3 =", "answer": str(2 * n - 2)} for n in range(60)]
+UNSOLVABLE = [{"prompt": f"Who was queen number {n}?", "answer": "?"} for n in range(2)]
+TOO_LONG = [{"prompt": "1 + 2 = " + "and so on " * 300, "answer": "3"}]
+UNUSABLE = [{"prompt": "", "answer": "0"}, {"prompt": 7, "answer": "7"}]
+
+
+@pytest.fixture
+def run_file(tmp_path: Path, s3: str, slow_tutor: tuple[str, Path]) -> Path:
+    rows = SOLVABLE + UNSOLVABLE + TOO_LONG + UNUSABLE
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "run.toml"
+    root = f"s3://tests/{tmp_path.name}"
+    path.write_text(
+        RUN.format(root=root, work=tmp_path / "work", prompts=prompts, teacher=slow_tutor[0])
+    )
+    return path
+
+
+def assert_every_row_is_accounted_for(settings: Settings) -> None:
+    store, folders = open_store(settings.run.root), open_context(settings).folders
+    drafts = read_records(store, folders.drafts, Draft)
+    refinements = read_records(store, folders.refinements, Refinement)
+    critiques = read_records(store, folders.refinements, Critique)
+    assert len(drafts) == len(SOLVABLE) + len(UNSOLVABLE)
+    assert [f.reason for f in read_failures(store, folders.drafts, drafts).values()] == ["too_long"]
+    assert len(refinements) == len(critiques) == len(SOLVABLE)
+    refused = read_failures(store, folders.refinements, refinements).values()
+    assert [(f.stage, f.reason) for f in refused] == [("critiques", "refusal")] * len(UNSOLVABLE)
+    assert {*refinements} | {f.row_id for f in refused} == {*drafts}
+
+
+def calls_of(tutor: tuple[str, Path]) -> int:
+    """Return the requests that the teacher has answered: a line of its log each."""
+    return len(tutor[1].read_text().splitlines())
+
+
+def test_a_killed_run_goes_on_where_it_was(run_file, slow_tutor):
+    settings = load(run_file)
+    store, folders = open_store(settings.run.root), open_context(settings).folders
+    command = [sys.executable, "-m", "cgd_ray.cli", "generate", str(run_file)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not any(store.list(f"{folders.refinements}/commits/")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(read_records(store, folders.refinements, Refinement))
+    assert 0 < kept < len(SOLVABLE)
+
+    generate(settings)
+    assert_every_row_is_accounted_for(settings)
+    calls = calls_of(slow_tutor)
+    # Two calls a row, one for a refusal; asked again are at most the rows of the open shards.
+    needed = 2 * len(SOLVABLE) + len(UNSOLVABLE)
+    open_rows = settings.teacher.num_actors * 2 * 16
+    assert needed <= calls <= needed + 2 * open_rows
+
+    before = calls
+    generate(settings)
+    assert calls_of(slow_tutor) == before
+
+    examples(settings)
+    ctx = open_context(settings)
+    curated, made = finished(ctx, "curated"), finished(ctx, "examples")
+    assert curated is not None and made is not None
+    assert curated["asked"] == curated["kept"] == len(SOLVABLE)
+    assert made["made"] == made["asked"] == len(SOLVABLE)
+
+
+def test_a_refused_key_stops_the_stage_and_keeps_what_was_made(tmp_path, s3):
+    port = tmp_path / "port"
+    key = tmp_path / "key"
+    key.write_text("right")
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in SOLVABLE[:20]))
+    from cgd_ray.processes import child, wait_until
+
+    command = [sys.executable, "-m", "cgd_ray.tutor", "--port-file", str(port)]
+    with child([*command, "--api-key-file", str(key)], tmp_path / "tutor.log") as process:
+        wait_until(port.exists, process, "the tutor", tmp_path / "tutor.log", 60)
+        path = tmp_path / "run.toml"
+        teacher = f"http://127.0.0.1:{port.read_text().strip()}/v1"
+        root = f"s3://tests/{tmp_path.name}"
+        path.write_text(
+            RUN.format(root=root, work=tmp_path / "work", prompts=prompts, teacher=teacher)
+        )
+        wrong = tmp_path / "wrong"
+        wrong.write_text("wrong")
+        line = run_cli("generate", path, f"teacher.api_key_file={wrong}")
+        assert "answers 401 to the key from" in line and "teacher.api_key_file" in line
+        assert "Traceback" not in line
+        generate(load(path, [f"teacher.api_key_file={key}"]))
+
+
+def run_cli(*arguments: object) -> str:
+    """Run a verb that must be refused; return the last line of what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cgd_ray.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["train.learnig_rate=1e-5"], "did you mean train.learning_rate"),
+        (["prompts.columns.prompt=question"], "no column 'question'"),
+        (["prompts.train=nowhere/*.jsonl"], "matches no .jsonl"),
+        (["run.root=s3://nowhere/x"], "bucket 'nowhere'"),
+        (["teacher.base_url=http://127.0.0.1:9/v1"], "cannot be reached"),
+        (["teacher.allow_private_address=false"], "teacher.allow_private_address=true"),
+        (["teacher.base_url=http://169.254.169.254/v1"], "never a teacher"),
+        (["student.model=./nowhere"], "no config.json"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(run_file, overrides, says):
+    start = time.monotonic()
+    assert says in run_cli("generate", run_file, *overrides)
+    assert time.monotonic() - start < 60
