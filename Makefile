@@ -46,7 +46,7 @@ browser: # Chromium for the report page's tests, where we may install it; they s
 	  echo "no chromium: the report page's browser tests will be skipped"
 
 calibration: install ## cgd, cgd + prompt-only rows and distilled_sft in one budget (half an hour)
-	$(VENV)/bin/python benchmarks/calibration.py
+	$(VENV)/bin/python -m benchmarks.calibration
 
 clean: ## remove the demo's work (not .venv)
 	rm -rf .cgd

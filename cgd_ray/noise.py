@@ -1,11 +1,11 @@
 """Library and engine chatter goes to a file, so that the terminal holds our lines only."""
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -18,27 +18,31 @@ _QUIET = {
 }
 
 
+_streams: list[TextIO] = []
+
+
+def terminal() -> TextIO:
+    """Return the stream that a person sees."""
+    return _streams[-1] if _streams else sys.stderr
+
+
 @contextmanager
 def noise_to_file(log: Path) -> Iterator[None]:
-    """Send what libraries write to file descriptor 2, native code included, to a file.
+    """Send standard error to a file for the length of the block, native code's included.
 
-    Python's `sys.stderr` keeps writing to the terminal: progress and tracebacks stay visible.
+    Our own lines go to `terminal()`; an exception that leaves the block is shown as ever.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
-    terminal = os.dup(2)
-    before = sys.stderr
+    before = os.dup(2)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 2)
-    # Loggers that libraries configure write to the file: they look up fd 2 through this handler.
-    handler = logging.StreamHandler(os.fdopen(os.dup(2), "w", encoding="utf-8"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    sys.stderr = os.fdopen(terminal, "w", encoding="utf-8", errors="replace", buffering=1)
+    _streams.append(os.fdopen(before, "w", encoding="utf-8", errors="replace", buffering=1))
     try:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(sys.stderr.fileno(), 2)
-        sys.stderr = before
+        with _streams.pop() as stream:
+            os.dup2(stream.fileno(), 2)

@@ -4,11 +4,12 @@ On a terminal the line is redrawn in place; elsewhere (a job log, CI) it is prin
 ten seconds, and once more when the stage ends.
 """
 
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TextIO
+
+from cgd_ray.noise import terminal
 
 _REDRAW_S = 0.2
 _PRINT_S = 10.0
@@ -80,10 +81,10 @@ class Progress:
     """Prints the lines of a run, to standard error by default."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = stream or terminal()
 
     @contextmanager
-    def stage(self, name: str, total: int | None, unit: str) -> Iterator[StageLine]:
+    def stage(self, name: str, total: int | None, unit: str) -> Generator[StageLine]:
         """Show a stage's line until the block ends."""
         line = StageLine(name, total, unit, self._stream)
         line.update(0)

@@ -7,7 +7,7 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -359,9 +359,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not found or not all(parts):
         raise UserError(f"override '{override}' is not of the form section.setting=value")
     for part in parts[:-1]:
-        data = data.setdefault(part, {})
-        if not isinstance(data, dict):
+        inner: object = data.setdefault(part, {})
+        if not isinstance(inner, dict):
             raise UserError(f"override '{override}': '{part}' is a value, not a section")
+        data = cast("dict[str, Any]", inner)
     data[parts[-1]] = _value(text)
 
 

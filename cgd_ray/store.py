@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlparse
 
-import boto3
+import boto3.session
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -66,6 +66,10 @@ class Store(Protocol):
         """Write an object to a file. Raises MissingKey."""
         ...
 
+    def check(self, setting: str) -> None:
+        """Raise UserError, naming the setting, if the root cannot be used."""
+        ...
+
 
 class LocalStore:
     """A folder. Writes go to a temporary file that is then linked or renamed into place."""
@@ -116,6 +120,15 @@ class LocalStore:
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file. Raises MissingKey."""
         path.write_bytes(self.get(key))
+
+    def check(self, setting: str) -> None:
+        """Refuse a root that is a file.
+
+        Raises:
+            UserError: the message names the setting.
+        """
+        if self._folder.is_file():
+            raise UserError(f"{setting}={self.root} is a file: name a folder or s3://bucket/prefix")
 
     def _temporary(self, key: str, data: bytes) -> Path:
         target = self._folder / key
@@ -228,8 +241,12 @@ class S3Store:
             return False
         return True
 
-    def check(self) -> None:
-        """Raise UserError if the bucket cannot be reached with the present address and keys."""
+    def check(self, setting: str) -> None:
+        """Refuse a bucket that cannot be reached with the present address and keys.
+
+        Raises:
+            UserError: the message names the setting that holds the bucket.
+        """
         address = self._client.meta.endpoint_url
         try:
             self._client.head_bucket(Bucket=self._bucket)
@@ -239,12 +256,12 @@ class S3Store:
                 code, f"says {code}"
             )
             raise UserError(
-                f"bucket '{self._bucket}' at {address} {why}: change run.root={self.root} or the "
+                f"bucket '{self._bucket}' at {address} {why}: change {setting}={self.root} or the "
                 "AWS_* environment"
             ) from error
         except BotoCoreError as error:
             raise UserError(
-                f"S3 at {address} cannot be used ({error}): change run.root={self.root} or the "
+                f"S3 at {address} cannot be used ({error}): change {setting}={self.root} or the "
                 "AWS_* environment"
             ) from error
 

@@ -13,7 +13,7 @@ from cgd_ray.pipeline.teacher_address import check_teacher
 from cgd_ray.processes import require_free_port
 from cgd_ray.runtime import ray_session
 from cgd_ray.settings import Settings
-from cgd_ray.store import S3Store
+from cgd_ray.store import open_store
 
 
 @contextmanager
@@ -24,10 +24,8 @@ def opened(settings: Settings) -> Iterator[RunContext]:
         UserError: a server does not start, or the bucket cannot be used.
     """
     with local_servers(settings):
-        ctx = open_context(settings)
-        if isinstance(ctx.store, S3Store):
-            ctx.store.check()
-        yield ctx
+        open_store(settings.run.root).check("run.root")
+        yield open_context(settings)
 
 
 def prompts(settings: Settings) -> None:

@@ -41,8 +41,9 @@ def source_versions(settings: PromptSettings) -> tuple[str, ...]:
     Raises:
         UserError: a file is missing.
     """
-    locations = [x for x in (settings.train, settings.test) if x and not x.startswith(GENERATED)]
-    return tuple(f"{e.key}:{e.version}" for x in locations for e in _files(x, "prompts"))
+    named = (("prompts.train", settings.train), ("prompts.test", settings.test))
+    located = [(n, x) for n, x in named if x and not x.startswith(GENERATED)]
+    return tuple(f"{e.key}:{e.version}" for n, x in located for e in _files(x, n))
 
 
 def load_prompts(settings: PromptSettings, seed: int) -> Outcomes:
@@ -174,6 +175,7 @@ def _files(location: str, setting: str) -> list[Entry]:
     """Return the prompt files of a location: a file, a folder or a glob."""
     root, pattern = split_location(location)
     store = open_store(root)
+    store.check(setting)
     prefix = pattern.split("*")[0]
     entries = [e for e in store.list(prefix) if _matches(e.key, pattern)]
     if not entries:

@@ -52,7 +52,7 @@ def test_objects_round_trip(store, tmp_path):
 
 def test_eight_way_races_have_one_winner_each(store):
     stores = [S3Store(store.root) for _ in range(8)]
-    for race in range(25):
+    for race in range(10):
         barrier = threading.Barrier(8)
         won: list[int] = []
 
@@ -95,13 +95,13 @@ def test_a_shard_without_a_commit_does_not_exist(store):
 
 def test_a_missing_bucket_is_named(server):
     with pytest.raises(UserError, match=r"bucket 'nowhere' at http.* does not exist.*run\.root"):
-        S3Store("s3://nowhere/x").check()
+        S3Store("s3://nowhere/x").check("run.root")
 
 
 def test_refused_keys_are_named(server, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UserError, match=r"refuses these AWS keys.*AWS_\* environment"):
-        S3Store("s3://bucket/x").check()
+        S3Store("s3://bucket/x").check("run.root")
 
 
 def test_an_unreachable_server_is_named(monkeypatch):
@@ -109,7 +109,7 @@ def test_an_unreachable_server_is_named(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9.*cannot be used"):
-        S3Store("s3://bucket/x", max_attempts=1).check()
+        S3Store("s3://bucket/x", max_attempts=1).check("run.root")
 
 
 def test_data_outlive_the_server_and_its_ports(tmp_path: Path):

@@ -75,6 +75,11 @@ def test_every_objective_has_loss_on_its_target_alone(
     assert example.id == f"p/0#{objective}"
 
 
+def test_white_space_around_a_text_is_not_learnt(smollm2: ChatTokenizer) -> None:
+    spaced: list[Message] = [{"role": "user", "content": "\n  What is 2+3? \n"}]
+    assert smollm2.encode_example(spaced, "\n\n5 ") == smollm2.encode_example(USER, "5")
+
+
 TEXTS = [
     "What is 2 + 3?",
     "caf\u00e9 \u4f60\u597d \U0001f600\U0001f1e9\U0001f1ea",

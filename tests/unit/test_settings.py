@@ -138,7 +138,7 @@ def test_a_missing_required_setting_is_named() -> None:
             ["sampling.max_tokens=1024"],
             "sampling.max_tokens=1024 leaves no room for the prompt in student.max_model_len=1024",
         ),
-        (["evaluate.max_tokens=2000"], "evaluate.max_tokens=2000 leaves no room for the prompt"),
+        (["evaluate.max_tokens=1024"], "evaluate.max_tokens=1024 leaves no room for the prompt"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides: list[str], said: str) -> None:
