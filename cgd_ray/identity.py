@@ -27,6 +27,9 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
+_DRAWS = "draws/v2"  # how seeds become generated prompts
+
+
 @dataclass(frozen=True, slots=True)
 class StageFolders:
     """Key prefix of each stage's artefacts, relative to `run.root`."""
@@ -55,7 +58,7 @@ def stage_folders(settings: Settings, source_versions: tuple[str, ...]) -> Stage
     def name(stage: str, *parts: object) -> str:
         return f"{stage}-{fingerprint(stage, *parts)}"
 
-    prompts = name("prompts", _part(s.prompts), list(source_versions), s.run.seed)
+    prompts = name("prompts", _DRAWS, _part(s.prompts), list(source_versions), s.run.seed)
     drafts = name(
         "drafts",
         prompts,
@@ -78,8 +81,9 @@ def stage_folders(settings: Settings, source_versions: tuple[str, ...]) -> Stage
         mode="json", exclude={"accelerator", "checkpoint_every_steps", "max_failures"}
     )
     checkpoint = name("checkpoint", examples, train)
-    scores = name("scores", checkpoint, prompts, s.evaluate.max_tokens, s.student.max_model_len)
-    report = name("report", scores, s.run.name, s.evaluate.num_resamples, _part(s.report))
+    asked = _part(s.evaluate, "max_tokens", "num_resamples")
+    scores = name("scores", checkpoint, prompts, asked, s.student.max_model_len)
+    report = name("report", scores, s.run.name, _part(s.report))
     return StageFolders(prompts, drafts, refinements, curated, examples, checkpoint, scores, report)
 
 

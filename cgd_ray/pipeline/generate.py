@@ -132,7 +132,16 @@ def _make_taught(ctx: RunContext, base_url: str) -> Summary:
     made = read_records(store, folder, Refinement)
     final = {k for k, f in read_failures(store, folder, made).items() if f.permanent}
     todo = [d for key, d in drafts.items() if key not in made and key not in final]
-    rows = [{"prompt": _plain(prompts[d.prompt_id]), "draft": _plain(d)} for d in todo]
+    # A critique whose refinement failed is paid for: the next attempt goes on from it.
+    critiqued = read_records(store, folder, Critique)
+    rows = [
+        {
+            "prompt": _plain(prompts[draft.prompt_id]),
+            "draft": _plain(draft),
+            "critique": _plain(critiqued[draft.id]) if draft.id in critiqued else None,
+        }
+        for draft in todo
+    ]
     skipped = len(made) + len(final)
     with ctx.progress.stage("teacher", len(drafts), "rows") as line:
         line.update(0, 0, skipped)
@@ -194,7 +203,7 @@ def _follow(plan: ray.data.Dataset, line: StageLine, failed: int, skipped: int) 
     return None
 
 
-def _plain(record: Prompt | Draft) -> dict[str, Any]:
+def _plain(record: Prompt | Draft | Critique) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.SCHEMA.names}
 
 

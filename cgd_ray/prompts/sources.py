@@ -5,6 +5,7 @@
 
 import fnmatch
 import gzip
+import hashlib
 import io
 import json
 import zlib
@@ -53,9 +54,10 @@ def load_prompts(settings: PromptSettings, seed: int) -> Outcomes:
         UserError: a file is missing, corrupt, empty, lacks a column or repeats a prompt.
     """
     seen: dict[str, str] = {}
-    train = _load_split(settings, "train", settings.train, settings.num_train, seed, seen)
     location = settings.test or settings.train
-    test = _load_split(settings, "test", location, settings.num_test, seed + 1, seen)
+    # The test prompts first: more training prompts must not change what is tested.
+    test = _load_split(settings, "test", location, settings.num_test, seed, seen)
+    train = _load_split(settings, "train", settings.train, settings.num_train, seed, seen)
     return train + test
 
 
@@ -69,7 +71,7 @@ def _load_split(
 ) -> Outcomes:
     generated = location.startswith(GENERATED)
     if generated:
-        rows = _generated_rows(location, settings.options, seed)
+        rows = _generated_rows(location, settings.options, _stream_seed(seed, split))
     else:
         rows = _file_rows(location, settings.columns, f"prompts.{split}")
     prompts: list[Prompt] = []
@@ -123,6 +125,11 @@ def _has_surrogate(text: str) -> bool:
 def _text_or_none(value: object) -> str | None:
     text = "" if value is None else str(value).strip()
     return text or None
+
+
+def _stream_seed(seed: int, split: Split) -> int:
+    """Return a seed for the generator, which draws problem i from seed + i: neighbours overlap."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{split}".encode()).digest()[:6])
 
 
 def _generated_rows(location: str, options: dict[str, Any], seed: int) -> Iterator[_Row]:

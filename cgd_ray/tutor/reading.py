@@ -57,7 +57,7 @@ def _equations(line: str) -> list[Step]:
     # Only two numbers on the left and one on the right make an equation: in "26 + 60 - 3 = 83"
     # nothing is claimed about 60 - 3.
     sides = line.split("=")
-    found = []
+    found: list[Step] = []
     for left, right in itertools.pairwise(sides):
         stretch = left[len(left.rstrip(_ARITHMETIC)) :].strip(" \t()")
         operation, result = _BINARY.fullmatch(stretch), _RESULT.match(right)

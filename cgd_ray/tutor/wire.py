@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -41,9 +41,10 @@ def _joined(content: object) -> object:
     """Return the text of a content given as a list of text parts; anything else as it is."""
     if not isinstance(content, list):
         return content
-    texts = [part.get("text") for part in content if isinstance(part, dict)]
-    strings = [text for text in texts if isinstance(text, str)]
-    if len(strings) != len(content):
+    parts = cast("list[object]", content)
+    mappings = [cast("dict[str, object]", part) for part in parts if isinstance(part, dict)]
+    strings = [text for part in mappings if isinstance(text := part.get("text"), str)]
+    if len(strings) != len(parts):
         raise ValueError("must be a string or a list of text parts")
     return "".join(strings)
 

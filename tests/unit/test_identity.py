@@ -91,7 +91,7 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "evaluate.max_tokens": ("64", "scores"),
     "evaluate.max_in_flight": ("3", None),
     "evaluate.timeout_s": ("3", None),
-    "evaluate.num_resamples": ("500", "report"),
+    "evaluate.num_resamples": ("500", "scores"),
     "report.num_rows": ("5", "report"),
 }
 

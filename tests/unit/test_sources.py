@@ -263,9 +263,19 @@ def test_generated_splits_are_disjoint_and_as_large_as_asked() -> None:
 def test_generated_prompts_depend_on_the_seed_alone() -> None:
     assert generated(20, 10) == generated(20, 10)
     assert generated(20, 10) != generated(20, 10, seed=2)
+    longer = of_split(generated(30, 10), "train")
+    assert of_split(generated(20, 10), "train") == longer[:20]
+
+
+def test_another_seed_draws_other_problems() -> None:
+    first, second = generated(50, 20), generated(50, 20, seed=2)
+    common = {p.key for p in first.records} & {p.key for p in second.records}
+    assert len(common) <= 5
+
+
+def test_more_training_prompts_leave_the_test_as_it_is() -> None:
     shorter, longer = generated(20, 10), generated(30, 10)
-    assert of_split(shorter, "train") == of_split(longer, "train")[:20]
-    assert of_split(shorter, "test") == of_split(longer, "test"), "more training, same test"
+    assert of_split(shorter, "test") == of_split(longer, "test")
 
 
 def test_a_family_that_runs_out_is_refused() -> None:
