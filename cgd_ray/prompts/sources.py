@@ -55,10 +55,16 @@ def load_prompts(settings: PromptSettings, seed: int) -> Outcomes:
     """
     seen: dict[str, str] = {}
     location = settings.test or settings.train
-    # The test prompts first: more training prompts must not change what is tested.
-    test = _load_split(settings, "test", location, settings.num_test, seed, seen)
-    train = _load_split(settings, "train", settings.train, settings.num_train, seed, seen)
-    return train + test
+    sources = {
+        "train": (settings.train, settings.num_train),
+        "test": (location, settings.num_test),
+    }
+    # The test prompts first: training gives way to them, and they stay when it grows. One file for
+    # both is cut in two: its head trains, its tail tests.
+    one_file = location == settings.train and not location.startswith(GENERATED)
+    order: tuple[Split, ...] = ("train", "test") if one_file else ("test", "train")
+    loaded = {split: _load_split(settings, split, *sources[split], seed, seen) for split in order}
+    return loaded["train"] + loaded["test"]
 
 
 def _load_split(

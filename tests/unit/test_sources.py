@@ -132,9 +132,10 @@ def test_a_duplicate_is_refused_with_both_places(tmp_path: Path, test_file: Path
 def test_a_test_prompt_that_is_in_training_is_refused(tmp_path: Path) -> None:
     train = write(tmp_path / "a.jsonl", ROWS)
     test = write(tmp_path / "b.jsonl", [*TEST, ROWS[4]])
-    assert "b.jsonl:4 has the same prompt as a.jsonl:5" in refusal(train, test)
+    assert "a.jsonl:5 has the same prompt as b.jsonl:4" in refusal(train, test)
     outcomes = loaded(train, test, on_duplicate="first")
-    assert len(of_split(outcomes, "test")) == 3
+    assert len(of_split(outcomes, "test")) == 4
+    assert len(of_split(outcomes, "train")) == len(ROWS) - 1
     ids = [record.key for record in outcomes.records]
     assert len(set(ids)) == len(ids)
 
