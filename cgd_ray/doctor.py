@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cgd_ray.errors import UserError
 from cgd_ray.local_servers import weed_binary
+from cgd_ray.noise import say
 from cgd_ray.pipeline.run import opened
 from cgd_ray.pipeline.teacher_address import check_teacher
 from cgd_ray.processes import require_free_port
@@ -40,7 +41,7 @@ def doctor(settings: Settings) -> None:
     findings: list[Finding] = []
     for finding in _findings(settings):
         findings.append(finding)
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<12}{finding.text}", flush=True)
+        say(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<12}{finding.text}")
     bad = [finding.name for finding in findings if not finding.ok]
     if bad:
         raise UserError(f"{len(bad)} of {len(findings)} checks failed: {', '.join(bad)}")

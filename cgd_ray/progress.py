@@ -88,12 +88,12 @@ class Progress:
         """Show a stage's line until the block ends."""
         line = StageLine(name, total, unit, self._stream)
         line.update(0)
+        ended = "stopped"
         try:
             yield line
-        except BaseException:
-            line.finish("stopped")
-            raise
-        line.finish()
+            ended = ""
+        finally:
+            line.finish(ended)
 
     def skipped(self, name: str, what: str) -> None:
         """Say that a stage's artefact exists."""

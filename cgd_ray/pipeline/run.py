@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from cgd_ray.local_servers import local_servers
+from cgd_ray.noise import say
 from cgd_ray.pipeline.context import RunContext, Summary, open_context
 from cgd_ray.pipeline.models import trained_model
 from cgd_ray.pipeline.names import PAGE, SUMMARY
@@ -63,7 +64,7 @@ def evaluate(settings: Settings) -> None:
     _check_port(settings)
     with opened(settings) as ctx:
         require(ctx, "checkpoint")
-        print(scores_in_words(run_stage(ctx, "scores")))
+        say(scores_in_words(run_stage(ctx, "scores")))
 
 
 def report(settings: Settings) -> None:
@@ -71,7 +72,7 @@ def report(settings: Settings) -> None:
     with opened(settings) as ctx:
         require(ctx, "prompts")
         run_stage(ctx, "report")
-        print(f"report      {_copy_report(ctx)}")
+        say(f"report      {_copy_report(ctx)}")
 
 
 def run(settings: Settings) -> None:
@@ -87,10 +88,10 @@ def run(settings: Settings) -> None:
         run_stage(ctx, "report")
         page = _copy_report(ctx)
         student = trained_model(settings, ctx.work_dir)
-    print(scores_in_words(scores))
-    print(f"report      {page}")
-    print(f"summary     {page.with_name(SUMMARY)}")
-    print(f"checkpoint  {student}")
+    say(scores_in_words(scores))
+    say(f"report      {page}")
+    say(f"summary     {page.with_name(SUMMARY)}")
+    say(f"checkpoint  {student}")
 
 
 def scores_in_words(summary: Summary) -> str:

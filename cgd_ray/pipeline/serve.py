@@ -4,6 +4,7 @@ import signal
 from contextlib import ExitStack
 
 from cgd_ray.errors import UserError
+from cgd_ray.noise import say
 from cgd_ray.pipeline.run import opened
 from cgd_ray.processes import require_free_port
 from cgd_ray.runtime import ray_session
@@ -23,13 +24,13 @@ def serve(settings: Settings) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     with ExitStack() as stack:
         models = _models(settings)
-        print("starting the engines ...", flush=True)
+        say("starting the engines ...")
         stack.enter_context(ray_session(settings.run.num_cpus))
         base_url = stack.enter_context(served(settings, models))
         names = " and ".join(model.id for model in models)
-        print(f"serving {names} at {base_url} (Ctrl-C stops)", flush=True)
+        say(f"serving {names} at {base_url} (Ctrl-C stops)")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        print("stopping ...", flush=True)
+        say("stopping ...")
 
 
 def _models(settings: Settings) -> list[ServedModel]:

@@ -12,10 +12,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cgd_ray.store import Store
-from cgd_ray.training.metrics import StepMetrics, read_metrics
+from cgd_ray.training.metrics import MetricsReader, StepMetrics
 from cgd_ray.training.task import TrainTask
 
-_WATCH_S = 2.0
+_WATCH_S = 3.0
 
 
 def launch(
@@ -49,10 +49,11 @@ def launch(
         ),
     )
     done = threading.Event()
+    reader = MetricsReader(store, task.folder)
 
     def watcher() -> None:
         while not done.wait(_WATCH_S):
-            watch(read_metrics(store, task.folder))
+            watch(reader.read())
 
     thread = threading.Thread(target=watcher, name="training-progress", daemon=True)
     thread.start()
@@ -61,4 +62,4 @@ def launch(
     finally:
         done.set()
         thread.join()
-    watch(read_metrics(store, task.folder))
+    watch(reader.read())

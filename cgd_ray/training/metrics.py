@@ -48,14 +48,29 @@ class MetricsWriter:
         self._last = time.monotonic()
 
 
+class MetricsReader:
+    """Follows a run; each file, written once, is fetched once."""
+
+    def __init__(self, store: Store, stage_folder: str) -> None:
+        self._store = store
+        self._folder = f"{stage_folder}/metrics/"
+        self._last = ""
+        self._steps: dict[int, StepMetrics] = {}
+
+    def read(self) -> list[StepMetrics]:
+        """Return the steps so far in order; of a step that was run twice, the later."""
+        for entry in self._store.list(self._folder):
+            if entry.key > self._last:
+                for line in self._store.get(entry.key).decode().split("\n"):
+                    metrics = StepMetrics(**json.loads(line))
+                    self._steps[metrics.step] = metrics
+                self._last = entry.key
+        return [self._steps[number] for number in sorted(self._steps)]
+
+
 def read_metrics(store: Store, stage_folder: str) -> list[StepMetrics]:
     """Return the steps of a run in order; of a step that was run twice, the later."""
-    steps: dict[int, StepMetrics] = {}
-    for entry in store.list(f"{stage_folder}/metrics/"):
-        for line in store.get(entry.key).decode().split("\n"):
-            metrics = StepMetrics(**json.loads(line))
-            steps[metrics.step] = metrics
-    return [steps[number] for number in sorted(steps)]
+    return MetricsReader(store, stage_folder).read()
 
 
 def tokens_per_second(steps: Sequence[StepMetrics]) -> float:
