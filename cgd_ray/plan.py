@@ -92,7 +92,8 @@ def describe(settings: Settings, plan: Plan) -> str:
         ),
         (
             "steps",
-            f"at most {_count(p.max_steps)} ({s.train.num_epochs} epochs), fewer as examples pack",
+            f"at most {_count(p.max_steps)} (train.num_epochs={s.train.num_epochs}), "
+            "fewer as examples pack",
         ),
         ("memory", "unknown (set student.num_parameters)"),
     ]

@@ -120,7 +120,7 @@ def test_no_packing_takes_more_steps_than_planned(
     if length == 1024:
         assert steps == plan.max_steps
     shown = describe(s, plan)
-    assert f"at most {plan.max_steps:,} ({s.train.num_epochs} epochs)" in shown
+    assert f"at most {plan.max_steps:,} (train.num_epochs={s.train.num_epochs})" in shown
 
 
 def test_a_limit_on_steps_is_the_plan(demo: Callable[..., Settings]) -> None:
