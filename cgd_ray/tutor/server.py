@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -133,10 +133,14 @@ def _write_atomically(path: Path, text: str) -> None:
 
 async def _read_body(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ApiError(413, f"the body is longer than {MAX_BODY_BYTES} bytes", code="too_large")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                limit = f"the body is longer than {MAX_BODY_BYTES} bytes"
+                raise ApiError(413, limit, code="too_large")
+    except ClientDisconnect as error:
+        raise ApiError(499, "the client went away") from error
     return bytes(body)
 
 
