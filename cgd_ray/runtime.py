@@ -3,12 +3,17 @@
 import logging
 import os
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+import ray.exceptions
 from ray.data import DataContext
+from ray.train import TrainingFailedError
+
+from cgd_ray.errors import UserError
 
 _LOCAL_CPUS = 8
 
@@ -22,6 +27,9 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
 
     Args:
         num_cpus: logical CPUs of a local Ray; None takes the machine's, and at least 8.
+
+    Raises:
+        UserError: a worker failed for good; one line that says where the logs are.
     """
     if ray.is_initialized():
         yield
@@ -40,16 +48,29 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
     _quiet_data()
     try:
         yield
+    except (ray.exceptions.RayError, TrainingFailedError) as error:
+        traceback.print_exc()  # to the log of this command
+        what = str(error).strip().splitlines()[-1][:300]
+        raise UserError(
+            f"a Ray worker failed: {what}; what was made is kept, the same command goes on from "
+            f"there; see run.work_dir/logs and {_session_logs()}"
+        ) from error
     finally:
         ray.shutdown()
 
 
-def cluster_has_gpus() -> bool:
-    """Return whether any node of the session has a GPU."""
-    return ray.cluster_resources().get("GPU", 0) > 0
+def use_gpu(accelerator: str) -> bool:
+    """Return what an `accelerator` setting means in this session.
+
+    Args:
+        accelerator: "cpu", "gpu", or "auto": a GPU if any node has one.
+    """
+    if accelerator == "auto":
+        return ray.cluster_resources().get("GPU", 0) > 0
+    return accelerator == "gpu"
 
 
-def session_logs() -> str:
+def _session_logs() -> str:
     """Return the folder where this session's workers and engines write their logs."""
     return str(Path(tempfile.gettempdir()) / "ray" / "session_latest" / "logs")
 

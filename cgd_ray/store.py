@@ -225,10 +225,19 @@ class S3Store:
             raise
 
     def create_bucket(self) -> None:
-        """Make the bucket; one that exists is no error."""
+        """Make the bucket; one that exists is no error.
+
+        Raises:
+            UserError: its name is not a bucket's.
+        """
         try:
             self._client.create_bucket(Bucket=self._bucket)
         except ClientError as error:
+            if _code(error) == "InvalidBucketName":
+                raise UserError(
+                    f"'{self._bucket}' in {self.root} is not a bucket name: use 3 to 63 small "
+                    "letters, digits and hyphens"
+                ) from error
             if _code(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
 

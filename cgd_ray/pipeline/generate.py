@@ -16,7 +16,7 @@ from cgd_ray.pipeline.prompts import read_prompts
 from cgd_ray.pipeline.teacher_address import teacher_address
 from cgd_ray.progress import StageLine
 from cgd_ray.records import Critique, Draft, Failure, Prompt, Refinement
-from cgd_ray.runtime import cluster_has_gpus, ray_session
+from cgd_ray.runtime import ray_session, use_gpu
 from cgd_ray.sampling.draft import build_draft_messages, draft_id, draft_seed
 from cgd_ray.sampling.processor import echo_processor, vllm_processor
 from cgd_ray.sampling.writer import write_drafts
@@ -107,9 +107,7 @@ def _draft_plan(ctx: RunContext, rows: list[dict[str, Any]], source: str) -> ray
     if s.sampling.engine == "echo":
         answered = echo_processor(dataset)
     else:
-        on_gpu = s.sampling.accelerator == "gpu" or (
-            s.sampling.accelerator == "auto" and cluster_has_gpus()
-        )
+        on_gpu = use_gpu(s.sampling.accelerator)
         answered = vllm_processor(source, s.sampling, s.student, on_gpu=on_gpu)(dataset)
     write = partial(write_drafts, root=ctx.store.root, folder=ctx.folders.drafts)
     return answered.map_batches(write, batch_size=size, batch_format="pyarrow")

@@ -5,7 +5,7 @@ import os
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.stages import finished
 from cgd_ray.report.card import model_card
-from cgd_ray.runtime import cluster_has_gpus, ray_session
+from cgd_ray.runtime import ray_session, use_gpu
 from cgd_ray.student import student_source
 from cgd_ray.training.batch import load_packed
 from cgd_ray.training.launch import launch
@@ -32,9 +32,6 @@ def make_checkpoint(ctx: RunContext) -> Summary:
 
         watch([])
         with ray_session(s.run.num_cpus):
-            on_gpu = s.train.accelerator == "gpu" or (
-                s.train.accelerator == "auto" and cluster_has_gpus()
-            )
             task = TrainTask(
                 train=s.train,
                 seed=s.run.seed,
@@ -43,7 +40,7 @@ def make_checkpoint(ctx: RunContext) -> Summary:
                 examples_folder=ctx.folders.examples,
                 folder=ctx.folders.checkpoint,
                 model_card=model_card(s, finished(ctx, "examples") or {}),
-                on_gpu=on_gpu,
+                on_gpu=use_gpu(s.train.accelerator),
                 threads=max(1, (os.cpu_count() or 1) // s.train.num_workers),
             )
             launch(task, ctx.store, ctx.work_dir, watch)

@@ -11,7 +11,7 @@ from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_openai_app
 
 from cgd_ray.pipeline.models import trained_model
-from cgd_ray.runtime import cluster_has_gpus
+from cgd_ray.runtime import use_gpu
 from cgd_ray.sampling.engine import engine_bundle, engine_environment, engine_kwargs
 from cgd_ray.serving.models import BASE, STUDENT
 from cgd_ray.settings import ServeSettings, Settings, load
@@ -46,7 +46,7 @@ def build(args: dict[str, Any]) -> Application:
 def build_application(settings: Settings, models: list[ServedModel]) -> Application:
     """Return the Serve application for these models."""
     serve = settings.serve
-    on_gpu = serve.accelerator == "gpu" or (serve.accelerator == "auto" and cluster_has_gpus())
+    on_gpu = use_gpu(serve.accelerator)
     return build_openai_app(
         {"llm_configs": [_llm_config(settings, model, on_gpu=on_gpu) for model in models]}
     )

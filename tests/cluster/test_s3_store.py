@@ -133,3 +133,8 @@ def test_prompt_files_are_found_on_s3(store):
     assert len(source_versions(settings)) == 1
     prompts = load_prompts(settings, seed=1).records
     assert [p.text for p in prompts if p.split == "train"] == ["1 + 1 ="]
+
+
+def test_a_name_that_no_bucket_can_have_is_refused_at_once(server):
+    with pytest.raises(UserError, match="'b' in s3://b/x is not a bucket name"):
+        S3Store("s3://b/x").can_write()
