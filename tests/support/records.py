@@ -2,6 +2,7 @@
 
 from cgd_ray.examples.objectives import Chain
 from cgd_ray.records import Critique, Draft, Failure, Prompt, Refinement
+from cgd_ray.teacher.chain import TeacherRow
 from cgd_ray.teacher.completion import Completion
 
 
@@ -58,3 +59,8 @@ def chain(
 ) -> Chain:
     """Return a chain; `values` go to the prompt."""
     return Chain(prompt(problem, **values), draft(answer), critique(comment), refinement(corrected))
+
+
+def teacher_row(problem: str, made: Critique | None = None) -> TeacherRow:
+    """Return a row for the teacher whose ids are made of its problem."""
+    return prompt(problem, id=problem), draft(id=f"{problem}/0", prompt_id=problem), made

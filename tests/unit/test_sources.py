@@ -31,7 +31,7 @@ def write(path: Path, rows: Sequence[dict[str, object]]) -> Path:
 
 
 @pytest.fixture
-def test_file(tmp_path: Path) -> Path:
+def tests_file(tmp_path: Path) -> Path:
     return write(tmp_path / "test" / "t.jsonl", TEST)
 
 
@@ -52,8 +52,8 @@ def of_split(outcomes: Outcomes, split: str) -> list[Prompt]:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
-def test_every_format_gives_the_same_prompts(tmp_path: Path, test_file: Path, name: str) -> None:
-    outcomes = loaded(write(tmp_path / name, ROWS), test_file)
+def test_every_format_gives_the_same_prompts(tmp_path: Path, tests_file: Path, name: str) -> None:
+    outcomes = loaded(write(tmp_path / name, ROWS), tests_file)
     train = of_split(outcomes, "train")
     assert [(p.text, p.reference) for p in train] == [(r["prompt"], r["answer"]) for r in ROWS]
     assert [p.id for p in train] == [content_id(r["prompt"]) for r in ROWS]
@@ -74,7 +74,7 @@ def test_every_format_gives_the_same_prompts(tmp_path: Path, test_file: Path, na
         ("*.jsonl", 2),
     ],
 )
-def test_folders_and_globs(tmp_path: Path, test_file: Path, location: str, number: int) -> None:
+def test_folders_and_globs(tmp_path: Path, tests_file: Path, location: str, number: int) -> None:
     write(tmp_path / "train" / "data" / "a.jsonl", ROWS[:1])
     write(tmp_path / "train" / "data" / "b.jsonl", ROWS[1:2])
     write(tmp_path / "train" / "data" / "b.jsonl.gz", ROWS[2:4])
@@ -82,20 +82,20 @@ def test_folders_and_globs(tmp_path: Path, test_file: Path, location: str, numbe
     write(tmp_path / "train" / "data" / "d.parquet", ROWS[5:])
     (tmp_path / "train" / "data" / "README.md").write_text("no prompts")
     write(tmp_path / "train" / "database" / "x.parquet", TEST)
-    outcomes = loaded(f"{tmp_path}/train/{location}", test_file)
+    outcomes = loaded(f"{tmp_path}/train/{location}", tests_file)
     assert len(of_split(outcomes, "train")) == number
 
 
 def test_a_relative_glob_stays_in_the_folder(
-    tmp_path: Path, test_file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tests_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "here" / "a.jsonl", ROWS)
     monkeypatch.chdir(tmp_path / "here")
-    assert len(of_split(loaded("*.jsonl", test_file), "train")) == 6
-    assert len(of_split(loaded("a.jsonl", test_file), "train")) == 6
+    assert len(of_split(loaded("*.jsonl", tests_file), "train")) == 6
+    assert len(of_split(loaded("a.jsonl", tests_file), "train")) == 6
 
 
-def test_columns_have_the_names_that_settings_give(tmp_path: Path, test_file: Path) -> None:
+def test_columns_have_the_names_that_settings_give(tmp_path: Path, tests_file: Path) -> None:
     rows = [{"q": "Why?", "gold": 4.5, "steps": " so "}]
     columns = {"prompt": "q", "reference": "gold", "solution": "steps"}
     path = write(tmp_path / "a.jsonl", rows)
@@ -112,21 +112,21 @@ def test_data_without_references_or_solutions(tmp_path: Path) -> None:
     assert [p.reference for p in outcomes.records] == [None, None]
 
 
-def test_a_missing_column_is_named_with_its_setting(tmp_path: Path, test_file: Path) -> None:
+def test_a_missing_column_is_named_with_its_setting(tmp_path: Path, tests_file: Path) -> None:
     path = write(tmp_path / "a.jsonl", [*ROWS, {"prompt": "x", "gold": 1}])
-    said = refusal(path, test_file)
+    said = refusal(path, tests_file)
     assert "a.jsonl:7 has no column 'answer' (it has prompt, gold)" in said
     assert "prompts.columns.reference" in said
     path = write(tmp_path / "a.parquet", [{"question": "x", "answer": "1"}])
-    assert "no column 'prompt' (it has question, answer)" in refusal(path, test_file)
+    assert "no column 'prompt' (it has question, answer)" in refusal(path, tests_file)
 
 
-def test_a_duplicate_is_refused_with_both_places(tmp_path: Path, test_file: Path) -> None:
+def test_a_duplicate_is_refused_with_both_places(tmp_path: Path, tests_file: Path) -> None:
     path = write(tmp_path / "a.jsonl", [*ROWS, {"prompt": " What is 2 + 1? ", "answer": "3"}])
-    said = refusal(path, test_file)
+    said = refusal(path, tests_file)
     assert "a.jsonl:7 has the same prompt as a.jsonl:3" in said
     assert "prompts.on_duplicate=first" in said
-    assert len(of_split(loaded(path, test_file, on_duplicate="first"), "train")) == 6
+    assert len(of_split(loaded(path, tests_file, on_duplicate="first"), "train")) == 6
 
 
 def test_a_test_prompt_that_is_in_training_is_refused(tmp_path: Path) -> None:
@@ -148,11 +148,11 @@ def test_one_file_can_give_both_splits(tmp_path: Path) -> None:
     assert [p.text for p in of_split(outcomes, "test")] == [r["prompt"] for r in ROWS[4:]]
 
 
-def test_limits_take_the_first_rows(tmp_path: Path, test_file: Path) -> None:
+def test_limits_take_the_first_rows(tmp_path: Path, tests_file: Path) -> None:
     path = write(tmp_path / "a.jsonl", ROWS)
-    outcomes = loaded(path, test_file, num_train=2, num_test=1)
+    outcomes = loaded(path, tests_file, num_train=2, num_test=1)
     assert [p.text for p in outcomes.records] == [r["prompt"] for r in (ROWS[0], ROWS[1], TEST[0])]
-    assert len(of_split(loaded(path, test_file, num_train=99), "train")) == 6
+    assert len(of_split(loaded(path, tests_file, num_train=99), "train")) == 6
 
 
 @pytest.mark.parametrize(
@@ -175,34 +175,34 @@ def test_limits_take_the_first_rows(tmp_path: Path, test_file: Path) -> None:
     ],
 )
 def test_bad_files_are_named(
-    tmp_path: Path, test_file: Path, name: str, data: bytes, said: str
+    tmp_path: Path, tests_file: Path, name: str, data: bytes, said: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
-    assert said in refusal(tmp_path / name, test_file)
+    assert said in refusal(tmp_path / name, tests_file)
 
 
-def test_a_truncated_parquet_file_is_named(tmp_path: Path, test_file: Path) -> None:
+def test_a_truncated_parquet_file_is_named(tmp_path: Path, tests_file: Path) -> None:
     path = write(tmp_path / "a.parquet", ROWS)
     path.write_bytes(path.read_bytes()[:-20])
-    assert "a.parquet is not a readable parquet file" in refusal(path, test_file)
+    assert "a.parquet is not a readable parquet file" in refusal(path, tests_file)
 
 
 @pytest.mark.parametrize("location", ["no.jsonl", "*.parquet", "empty", "a.csv"])
 def test_a_location_that_matches_nothing_is_named(
-    tmp_path: Path, test_file: Path, location: str
+    tmp_path: Path, tests_file: Path, location: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.csv").write_text("prompt,answer\n")
-    said = refusal(tmp_path / location, test_file)
+    said = refusal(tmp_path / location, tests_file)
     assert f"prompts.train={tmp_path / location} matches no .jsonl" in said
 
 
 def test_unusable_rows_are_failures_and_the_rest_is_unharmed(
-    tmp_path: Path, test_file: Path
+    tmp_path: Path, tests_file: Path
 ) -> None:
     bad = ["", None, "   ", 7, ["x"], "a\0b", "lone \ud800 surrogate"]
     rows = [*ROWS, *({"prompt": text, "answer": "1"} for text in bad)]
-    outcomes = loaded(write(tmp_path / "a.jsonl", rows), test_file)
+    outcomes = loaded(write(tmp_path / "a.jsonl", rows), tests_file)
     assert [p.text for p in of_split(outcomes, "train")] == [r["prompt"] for r in ROWS]
     assert [f.reason for f in outcomes.failures] == ["empty_prompt"] * 5 + ["bad_text"] * 2
     assert all(f.permanent and f.stage == "prompts" for f in outcomes.failures)
@@ -226,18 +226,18 @@ def test_unusable_rows_of_two_files_of_one_name_are_two_failures(tmp_path: Path)
     assert len(set(keys)) == 2
 
 
-def test_a_row_is_named_by_its_line(tmp_path: Path, test_file: Path) -> None:
+def test_a_row_is_named_by_its_line(tmp_path: Path, tests_file: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "x", "answer": "1"}\n\n\n{"prompt": "", "answer": "1"}\n')
-    (failure,) = loaded(path, test_file).failures
+    (failure,) = loaded(path, tests_file).failures
     assert failure.detail.startswith("a.jsonl:4:")
 
 
-def test_line_separators_inside_a_text_are_text(tmp_path: Path, test_file: Path) -> None:
+def test_line_separators_inside_a_text_are_text(tmp_path: Path, tests_file: Path) -> None:
     rows = [{"prompt": "a\u2028b\u0085c\r\nd", "answer": "1"}]
     path = tmp_path / "a.jsonl"
     path.write_bytes((json.dumps(rows[0], ensure_ascii=False) + "\r\n").encode())
-    (train,) = of_split(loaded(path, test_file), "train")
+    (train,) = of_split(loaded(path, tests_file), "train")
     assert train.text == rows[0]["prompt"]
 
 

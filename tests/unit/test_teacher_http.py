@@ -2,24 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from cgd_ray.pipeline.teacher_address import check_teacher
-from cgd_ray.records import Critique, Draft, Failure, Prompt, Refinement
+from cgd_ray.records import Critique, Failure, Refinement
 from cgd_ray.settings import TeacherSettings
-from cgd_ray.shards import commit_shard, read_failures, read_records
+from cgd_ray.shards import commit_shard, read_failures
 from cgd_ray.store import LocalStore
-from cgd_ray.teacher.actor import TeacherActor
-from cgd_ray.teacher.chain import TaughtRows, TeacherRow, teach_all
+from cgd_ray.teacher.chain import TaughtRows, teach_all
 from cgd_ray.teacher.critique import build_critique_messages
 from cgd_ray.teacher.openai_backend import OpenAIBackend
 from cgd_ray.teacher.refinement import build_refinement_messages
-from tests.support.records import completion, draft, prompt
+from tests.support.records import completion, teacher_row
 from tests.support.scripted_teacher import (
     KEY,
     Reply,
@@ -34,10 +32,6 @@ HTML = {"Content-Type": "text/html"}
 GOOD = answer(chat())
 
 
-def row(problem: str, made: Critique | None = None) -> TeacherRow:
-    return prompt(problem, id=problem), draft(id=f"{problem}/0", prompt_id=problem), made
-
-
 def taught(
     server: ScriptedTeacher,
     problems: Sequence[str],
@@ -48,7 +42,7 @@ def taught(
     async def run() -> TaughtRows:
         backend = OpenAIBackend(server.base_url, "asked-for", KEY, 0.25, timeout_s, in_flight)
         try:
-            rows = [row(problem) for problem in problems]
+            rows = [teacher_row(problem) for problem in problems]
             return await teach_all(backend, rows, SETTINGS, asyncio.Semaphore(in_flight))
         finally:
             await backend.close()
@@ -302,7 +296,7 @@ def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         assert request.body["model"] == "asked-for"
         assert request.body["temperature"] == 0.25
         assert request.body["max_tokens"] == max_tokens
-    asked, given, _ = row("q")
+    asked, given, _ = teacher_row("q")
     assert first.body["messages"] == build_critique_messages(asked, given)
     assert second.body["messages"] == build_refinement_messages(asked, given, made)
 
@@ -320,7 +314,7 @@ def test_a_gate_holds_the_chats_under_way() -> None:
             return completion()
 
     async def run() -> TaughtRows:
-        rows = [row(str(i)) for i in range(20)]
+        rows = [teacher_row(str(i)) for i in range(20)]
         return await teach_all(Slow(), rows, SETTINGS, asyncio.Semaphore(3))  # type: ignore[arg-type]
 
     assert len(asyncio.run(run()).outcomes.records) == 40
@@ -328,80 +322,6 @@ def test_a_gate_holds_the_chats_under_way() -> None:
 
 
 # The actor: tables in, committed shards out.
-
-
-def table(rows: Sequence[TeacherRow]) -> pa.Table:
-    def plain(record: Prompt | Draft | Critique | None) -> dict[str, object] | None:
-        return record and {name: getattr(record, name) for name in record.SCHEMA.names}
-
-    names = ("prompt", "draft", "critique")
-    return pa.Table.from_pylist(
-        [{name: plain(record) for name, record in zip(names, r, strict=True)} for r in rows]
-    )
-
-
-def actor_at(
-    server: ScriptedTeacher, store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> TeacherActor:
-    monkeypatch.setenv(SETTINGS.api_key_env, KEY)
-    return TeacherActor(SETTINGS, server.base_url, store.root, "stage")
-
-
-def run_in_turn(
-    actor: TeacherActor, *batches: Callable[[], list[TeacherRow]]
-) -> list[dict[str, object]]:
-    """Give an actor tables one after the other, as a run and its resume would; return counts."""
-
-    async def run() -> list[dict[str, object]]:
-        return [(await actor(table(rows()))).to_pylist()[0] for rows in batches]
-
-    return asyncio.run(run())
-
-
-def test_an_actor_counts_and_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = LocalStore(str(tmp_path))
-    scripts = {"late": [GOOD, *[answer({}, 500)] * 9], "refused": [FAULTS["refusal"].reply]}
-    with scripted_teacher(scripts) as server:
-        actor = actor_at(server, store, monkeypatch)
-        counts = run_in_turn(actor, lambda: [row("late"), row("refused"), row("good")])
-    assert counts == [{"made": 1, "failed": 2, "stop": None}]
-    assert list(read_records(store, "stage", Refinement)) == ["good/0"]
-    assert list(read_records(store, "stage", Critique)) == ["good/0", "late/0"]
-    assert list(read_failures(store, "stage")) == ["late/0", "refused/0"]
-    assert {r.headers["authorization"] for r in server.requests} == {f"Bearer {KEY}"}
-
-
-def test_an_actor_that_must_stop_says_so_and_keeps_what_it_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = LocalStore(str(tmp_path))
-    with scripted_teacher({"bad": [STOPS["401"][1]] * 9}) as server:
-        actor = actor_at(server, store, monkeypatch)
-        (_, counts) = run_in_turn(actor, lambda: [row("good")], lambda: [row("bad")])
-    assert str(counts["stop"]).startswith("unauthorized: HTTP 401")
-    assert (counts["made"], counts["failed"]) == (0, 0)
-    assert list(read_records(store, "stage", Refinement)) == ["good/0"]
-
-
-@pytest.mark.parametrize("problem", ["a", "b", "c", "d"])  # so that commits sort either way
-def test_a_resumed_row_keeps_the_critique_that_was_paid_for(
-    problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = LocalStore(str(tmp_path))
-    script = [answer(chat("the first critique")), *[answer({}, 500)] * SETTINGS.max_attempts]
-    with scripted_teacher({problem: [*script, answer(chat("refined"))]}) as server:
-        actor = actor_at(server, store, monkeypatch)
-        key = f"{problem}/0"
-        run_in_turn(
-            actor,
-            lambda: [row(problem)],
-            lambda: [row(problem, read_records(store, "stage", Critique)[key])],
-        )
-        last = server.requests[-1]
-        assert len(server.requests) == len(script) + 1, "the critique was asked for again"
-    assert read_records(store, "stage", Critique)[key].text == "the first critique"
-    assert read_records(store, "stage", Refinement)[f"{problem}/0"].text == "refined"
-    assert last.body["messages"][2] == {"role": "assistant", "content": "the first critique"}
 
 
 def test_the_address_check_asks_for_models_only() -> None:
