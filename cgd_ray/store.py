@@ -5,6 +5,7 @@ none), and `put_new` creates a key at most once, whoever races for it.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,12 +115,17 @@ class LocalStore:
         (self._folder / key).unlink(missing_ok=True)
 
     def upload(self, path: Path, key: str) -> None:
-        """Put a file as an object."""
-        self.put(key, path.read_bytes())
+        """Put a file, of any size, as an object."""
+        temporary = self._temporary(key, b"")
+        shutil.copyfile(path, temporary)
+        temporary.replace(self._folder / key)
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file. Raises MissingKey."""
-        path.write_bytes(self.get(key))
+        try:
+            shutil.copyfile(self._folder / key, path)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise MissingKey(key) from error
 
     def check(self, setting: str) -> None:
         """Refuse a root that is a file.

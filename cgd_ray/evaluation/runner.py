@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from cgd_ray.evaluation.grader_pool import GradeItem, GraderPool
 from cgd_ray.evaluation.grading import Grade
 from cgd_ray.evaluation.scoring import score_response
-from cgd_ray.records import Failure, Outcomes, Prompt, Score
+from cgd_ray.records import Failure, Outcomes, Prompt
 from cgd_ray.sampling.draft import build_draft_messages
 from cgd_ray.settings import EvaluateSettings
 from cgd_ray.teacher.chain import ask
@@ -58,20 +58,26 @@ async def answer_questions(
 def score_answers(
     answers: Sequence[tuple[Question, Completion | TeacherError]], pool: GraderPool
 ) -> Outcomes:
-    """Return a score for every answer and a transient failure for every question without one."""
+    """Return a score or a transient failure for every question.
+
+    A question that the endpoint will always refuse (a prompt over its length) is answered wrong,
+    with the refusal as the reason: one such prompt must not keep the others from being compared.
+    """
     answered = [(m, p, a) for (m, p), a in answers if isinstance(a, Completion)]
     grades = pool.grade_all([GradeItem(p.reference or "", a.text) for _, p, a in answered])
     scores = [
-        _score(model, prompt, answer, grade)
+        score_response(model, prompt, answer.text, answer.num_output_tokens, grade)
         for (model, prompt, answer), grade in zip(answered, grades, strict=True)
     ]
+    errors = [(m, p, e) for (m, p), e in answers if isinstance(e, TeacherError)]
+    scores += [
+        score_response(model, prompt, "", 0, Grade(False, None, f"refused: {error.detail}"))
+        for model, prompt, error in errors
+        if error.permanent
+    ]
     failures = [
-        Failure(f"{model}/{prompt.id}", "scores", error.reason, error.detail, error.permanent)
-        for (model, prompt), error in answers
-        if isinstance(error, TeacherError)
+        Failure(f"{model}/{prompt.id}", "scores", error.reason, error.detail, permanent=False)
+        for model, prompt, error in errors
+        if not error.permanent
     ]
     return Outcomes(tuple(scores), tuple(failures))
-
-
-def _score(model: str, prompt: Prompt, answer: Completion, grade: Grade) -> Score:
-    return score_response(model, prompt, answer.text, answer.num_output_tokens, grade)

@@ -25,17 +25,15 @@ def make_scores(ctx: RunContext) -> Summary:
     """Ask both models the test prompts that have no score yet, and compare them.
 
     Raises:
-        UserError: a test prompt has no reference, or questions stayed without an answer; the
-            answers that came are kept, and the same command asks the rest.
+        UserError: the data has no references; or questions stayed without an answer: the answers
+            that came are kept, and the same command asks the rest.
     """
+    if ctx.settings.prompts.columns.reference is None:
+        raise UserError(
+            "evaluation needs references to grade against: set prompts.columns.reference"
+        )
     folder = ctx.folders.scores
     prompts = read_prompts(ctx, "test")
-    without = [p.id for p in prompts.values() if p.reference is None]
-    if without:
-        raise UserError(
-            f"{len(without)} test prompts have no reference to grade against (first: {without[0]}):"
-            " set prompts.columns.reference"
-        )
     done = read_records(ctx.store, folder, Score)
     questions: list[Question] = [
         (model, prompt)

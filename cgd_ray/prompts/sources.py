@@ -76,6 +76,8 @@ def _load_split(
     seen: dict[str, str],
 ) -> Outcomes:
     generated = location.startswith(GENERATED)
+    # Data said to have no references can be drafted and taught from; evaluation will refuse it.
+    graded = split == "test" and settings.columns.reference is not None
     if generated:
         rows = _generated_rows(location, settings.options, _stream_seed(seed, split))
     else:
@@ -85,7 +87,7 @@ def _load_split(
     for row in rows:
         if limit is not None and len(prompts) >= limit:
             break
-        made = _make_prompt(row, location, split)
+        made = _make_prompt(row, location, split, graded=graded)
         if isinstance(made, Failure):
             failures.append(made)
             continue
@@ -100,11 +102,14 @@ def _load_split(
         seen[made.id] = row.where
         prompts.append(made)
     if not prompts:
-        raise UserError(f"prompts.{split}={location} has no usable rows ({len(failures)} unusable)")
+        example = f"; for example {failures[0].detail}" if failures else ""
+        raise UserError(
+            f"prompts.{split}={location} has no usable rows ({len(failures)} unusable{example})"
+        )
     return Outcomes(tuple(prompts), tuple(failures))
 
 
-def _make_prompt(row: _Row, source: str, split: Split) -> Prompt | Failure:
+def _make_prompt(row: _Row, source: str, split: Split, *, graded: bool) -> Prompt | Failure:
     row_id = f"unusable:{split}:{row.where}"
     if not isinstance(row.prompt, str) or not row.prompt.strip():
         empty = row.prompt is None or isinstance(row.prompt, str)
@@ -114,10 +119,14 @@ def _make_prompt(row: _Row, source: str, split: Split) -> Prompt | Failure:
         detail = f"{row.where}: the prompt holds NUL or lone surrogate characters"
         return Failure(row_id, "prompts", "bad_text", detail, permanent=True)
     text = row.prompt.strip()
+    reference = _text_or_none(row.reference)
+    if graded and reference is None:
+        detail = f"{row.where}: a test prompt needs a reference (prompts.columns.reference)"
+        return Failure(row_id, "prompts", "no_reference", detail, permanent=True)
     return Prompt(
         id=content_id(text),
         text=text,
-        reference=_text_or_none(row.reference),
+        reference=reference,
         solution=_text_or_none(row.solution),
         source=source,
         split=split,

@@ -99,10 +99,10 @@ def test_columns_have_the_names_that_settings_give(tmp_path: Path, tests_file: P
     rows = [{"q": "Why?", "gold": 4.5, "steps": " so "}]
     columns = {"prompt": "q", "reference": "gold", "solution": "steps"}
     path = write(tmp_path / "a.jsonl", rows)
-    other = write(tmp_path / "b.jsonl", [{"q": "How?", "gold": None, "steps": ""}])
+    other = write(tmp_path / "b.jsonl", [{"q": "How?", "gold": 7, "steps": ""}])
     train, test = loaded(path, other, columns=columns).records
     assert (train.text, train.reference, train.solution) == ("Why?", "4.5", "so")
-    assert (test.reference, test.solution) == (None, None)
+    assert (test.reference, test.solution) == ("7", None)
 
 
 def test_data_without_references_or_solutions(tmp_path: Path) -> None:
@@ -161,7 +161,11 @@ def test_limits_take_the_first_rows(tmp_path: Path, tests_file: Path) -> None:
         ("a.jsonl", b"", "has no usable rows (0 unusable)"),
         ("a.jsonl", b"\n \n", "has no usable rows (0 unusable)"),
         ("a.jsonl", b'{"prompt": ""}', "has no column 'answer'"),
-        ("a.jsonl", b'{"prompt": "", "answer": "1"}', "has no usable rows (1 unusable)"),
+        (
+            "a.jsonl",
+            b'{"prompt": "", "answer": "1"}',
+            "has no usable rows (1 unusable; for example a.jsonl:1: the prompt is empty)",
+        ),
         ("a.jsonl", b'{"prompt": "x", "answer": "1"}\n\n{"prompt"', "a.jsonl:3 is not JSON"),
         ("a.jsonl", b"[1, 2]", "a.jsonl:1 is not a JSON object"),
         ("a.jsonl", b'{"prompt": "x", "answer": ' + b"1" * 5000 + b"}", "a.jsonl:1 is not JSON"),
@@ -323,3 +327,13 @@ def test_real_data_sets_load(datasets_dir: Path) -> None:
     outcomes = load_prompts(settings, 1)
     assert (len(of_split(outcomes, "train")), len(of_split(outcomes, "test"))) == (50, 20)
     assert outcomes.failures == ()
+
+
+def test_a_test_prompt_without_a_reference_is_a_failure_row(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.jsonl", ROWS)
+    test = write(tmp_path / "b.jsonl", [*TEST, {"prompt": "unanswered", "answer": None}])
+    outcomes = loaded(train, test)
+    assert len(of_split(outcomes, "test")) == len(TEST)
+    assert [f.reason for f in outcomes.failures] == ["no_reference"]
+    none = write(tmp_path / "c.jsonl", [{"prompt": "unanswered", "answer": ""}])
+    assert "needs a reference (prompts.columns.reference)" in refusal(train, none)
