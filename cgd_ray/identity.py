@@ -66,9 +66,8 @@ def stage_folders(settings: Settings, source_versions: tuple[str, ...]) -> Stage
         [s.student.model, s.student.max_model_len, s.run.seed],
         _part(s.sampling, "engine", "num_drafts", "temperature", "top_p", "max_tokens"),
     )
-    teacher = _part(
-        s.teacher, "model", "temperature", "critique_max_tokens", "refinement_max_tokens"
-    )
+    lengths = ("critique_max_tokens", "refinement_max_tokens")
+    teacher = _part(s.teacher, "backend", "model", "turns", "temperature", *lengths)
     tutor = s.local.tutor_reveal if s.local.tutor else None
     templates = [critique.TEMPLATE, refinement.TEMPLATE]
     refinements = name("refinements", drafts, templates, teacher, tutor)
