@@ -1,7 +1,7 @@
 """`make calibration`: the demo's settings, plain cgd and distilled_sft in one training budget.
 
-All arms share prompts, drafts, critiques and refinements, and take 126 optimiser steps of at most
-1,024 tokens. Arms that are finished are read, not run again.
+All arms share prompts, drafts, critiques and refinements, and take the demo's 65 optimiser steps of at
+most 1,024 tokens. Arms that are finished are read, not run again.
 """
 
 import json
@@ -15,13 +15,13 @@ from benchmarks.results import write_result
 RUN = "jobs/runs/demo.toml"
 SUMMARY = Path(".cgd/demo/demo/summary.json")
 ARMS = {
-    "cgd_half_prompt_only": ["train.num_epochs=2", "train.max_steps=126"],
-    "cgd": ["examples.prompt_only_share=0", "train.num_epochs=3", "train.max_steps=126"],
+    "cgd_half_prompt_only": [],
+    "cgd": ["examples.prompt_only_share=0", "train.num_epochs=2", "train.max_steps=65"],
     "distilled_sft": [
         "examples.objective=distilled_sft",
         "examples.prompt_only_share=0",
-        "train.num_epochs=6",
-        "train.max_steps=126",
+        "train.num_epochs=4",
+        "train.max_steps=65",
     ],
 }
 
@@ -37,7 +37,7 @@ def main() -> None:
     arms = {name: run_arm(overrides) for name, overrides in ARMS.items()}
     demo, rival = arms["cgd_half_prompt_only"], arms["distilled_sft"]
     path = write_result(
-        "calibration-126-steps",
+        "calibration-65-steps",
         "make calibration",
         ours={
             name: {"accuracy": arms[name]["student"]["accuracy"], **arms[name]["difference"]}
