@@ -1,15 +1,17 @@
 """Shards and commits: a writer may be killed, retried or run twice, and each row counts once."""
 
-import json
+import io
 import threading
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cgd_ray.records import (
     CuratedRow,
     Example,
+    Failure,
     PackedBatch,
     Prompt,
     Record,
@@ -19,6 +21,7 @@ from cgd_ray.records import (
 )
 from cgd_ray.shards import (
     commit_shard,
+    committed_files,
     count_reasons,
     counts_table,
     mark_complete,
@@ -180,12 +183,20 @@ def test_a_failure_is_known_by_the_records_of_any_stage(store: LocalStore) -> No
     assert list(read_failures(store, "stage", {"a": prompt()}, {"c": prompt()})) == ["b"]
 
 
-def test_a_commit_names_rows_and_bytes(store: LocalStore) -> None:
-    commit_shard(store, "stage", [*prompts("a", "b"), failure("c")])
-    (commit,) = store.list("stage/commits/")
-    files = json.loads(store.get(commit.key))["files"]
-    assert [(f["kind"], f["rows"]) for f in files] == [("Failure", 1), ("Prompt", 2)]
-    assert all(len(store.get(f["key"])) == f["bytes"] for f in files)
+def test_a_commit_tells_what_its_files_hold(store: LocalStore) -> None:
+    drafts = [draft(id="a/0", num_tokens=3), draft(id="b/0", num_tokens=4)]
+    commit_shard(store, "stage", [*drafts, failure("c")])
+    commit_shard(store, "stage", [draft(id="d/0", num_tokens=5)])
+    files = list(committed_files(store, "stage"))
+    told = sorted((f.kind, f.ids, f.sums.get("num_tokens")) for f in files)
+    assert told == [
+        ("Draft", ("a/0", "b/0"), 7),
+        ("Draft", ("d/0",), 5),
+        ("Failure", ("c",), None),
+    ]
+    assert {f.kind for f in committed_files(store, "stage", Failure)} == {"Failure"}
+    for file in files:
+        assert pq.read_table(io.BytesIO(store.get(file.key))).num_rows == len(file.ids)
 
 
 def test_a_value_that_does_not_fit_is_refused_before_any_write(store: LocalStore) -> None:
