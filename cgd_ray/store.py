@@ -5,24 +5,42 @@ none), and `put_new` creates a key at most once, whoever races for it.
 """
 
 import os
+import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import urlparse
 
 import boto3.session
+from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cgd_ray.errors import UserError
 
+T = TypeVar("T")
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0  # between two calls of a server that is away
+_FETCHES = 16  # objects on their way at a time
+_FETCH_AHEAD = 256  # and held, at most
+
 
 class MissingKey(KeyError):
     """No object has this key."""
+
+
+class StoreError(UserError):
+    """The store did not answer, or refused, for longer than it is waited for."""
+
+
+# What a request to a store raises when the store cannot be reached, refuses or is full.
+STORE_ERRORS: tuple[type[Exception], ...] = (ClientError, BotoCoreError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +59,10 @@ class Store(Protocol):
 
     def get(self, key: str) -> bytes:
         """Return an object. Raises MissingKey."""
+        ...
+
+    def get_head(self, key: str, num_bytes: int) -> bytes:
+        """Return the first bytes of an object, or all if it is shorter. Raises MissingKey."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
@@ -83,6 +105,14 @@ class LocalStore:
         """Return an object. Raises MissingKey."""
         try:
             return (self._folder / key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise MissingKey(key) from error
+
+    def get_head(self, key: str, num_bytes: int) -> bytes:
+        """Return the first bytes of an object, or all if it is shorter. Raises MissingKey."""
+        try:
+            with (self._folder / key).open("rb") as file:
+                return file.read(num_bytes)
         except (FileNotFoundError, IsADirectoryError) as error:
             raise MissingKey(key) from error
 
@@ -151,14 +181,19 @@ class S3Store:
     """A prefix of an S3 bucket. Address and keys come from the usual AWS chain.
 
     `AWS_ENDPOINT_URL` points it to any S3-compatible server.
+
+    Args:
+        root: `s3://bucket/prefix`.
+        patience_s: how long a server that is away or overloaded is asked again, in seconds.
     """
 
     # Concurrent creators of one key: the server answers 412 to the later and 409 to a racing one.
     _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
     _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 
-    def __init__(self, root: str, max_attempts: int = 6) -> None:
+    def __init__(self, root: str, patience_s: float = 300.0) -> None:
         self.root = root.rstrip("/")
+        self._patience_s = patience_s
         parsed = urlparse(root)
         self._bucket = parsed.netloc
         self._prefix = parsed.path.strip("/")
@@ -166,7 +201,7 @@ class S3Store:
         self._client = boto3.session.Session().client(
             "s3",
             config=Config(
-                retries={"mode": "standard", "max_attempts": max_attempts},
+                retries={"mode": "standard", "max_attempts": 2},
                 connect_timeout=5,
                 read_timeout=60,
                 s3={"addressing_style": "path"},
@@ -175,60 +210,64 @@ class S3Store:
 
     def get(self, key: str) -> bytes:
         """Return an object. Raises MissingKey."""
-        try:
-            return self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
-        except ClientError as error:
-            if _code(error) in self._MISSING:
-                raise MissingKey(key) from error
-            raise
+        return self._get(key)
+
+    def get_head(self, key: str, num_bytes: int) -> bytes:
+        """Return the first bytes of an object, or all if it is shorter. Raises MissingKey."""
+        return self._get(key, Range=f"bytes=0-{num_bytes - 1}")
 
     def put(self, key: str, data: bytes) -> None:
         """Create or replace an object, atomically."""
-        self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)
+        self._ask(key, lambda: self._client.put_object(**self._at(key), Body=data))
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Create an object; return False, changing nothing, if the key exists."""
         while True:
             try:
-                self._client.put_object(
-                    Bucket=self._bucket, Key=self._full(key), Body=data, IfNoneMatch="*"
+                self._ask(
+                    key,
+                    lambda: self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*"),
                 )
             except ClientError as error:
-                code = _code(error)
-                if code not in self._TAKEN:
-                    raise
                 # 409: a racing writer has not finished and may yet fail, so look before yielding.
-                if code in ("PreconditionFailed", "412") or self._exists(key):
+                if _code(error) in ("PreconditionFailed", "412") or self._exists(key):
                     return False
             else:
                 return True
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yield the objects whose key begins with `prefix`, in key order."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._full(prefix)
-        )
         strip = len(self._prefix) + 1 if self._prefix else 0
-        for page in pages:
+        position: dict[str, str] = {}
+        while True:
+            page = self._ask(
+                prefix,
+                lambda position=position: self._client.list_objects_v2(
+                    Bucket=self._bucket, Prefix=self._full(prefix), **position
+                ),
+            )
             for item in page.get("Contents", []):
                 yield Entry(item["Key"][strip:], item["Size"], item["ETag"].strip('"'))
+            if not page.get("IsTruncated"):
+                return
+            position = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
-        self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
+        self._ask(key, lambda: self._client.delete_object(**self._at(key)))
 
     def upload(self, path: Path, key: str) -> None:
         """Put a file, of any size, as an object."""
-        self._client.upload_file(str(path), self._bucket, self._full(key), Config=_TRANSFER)
+        source, target = str(path), (self._bucket, self._full(key))
+        self._ask(key, lambda: self._client.upload_file(source, *target, Config=_TRANSFER))
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file. Raises MissingKey."""
+        source, target = (self._bucket, self._full(key)), str(path)
         try:
-            self._client.download_file(self._bucket, self._full(key), str(path), Config=_TRANSFER)
+            self._ask(key, lambda: self._client.download_file(*source, target, Config=_TRANSFER))
         except ClientError as error:
-            if _code(error) in self._MISSING:
-                raise MissingKey(key) from error
-            raise
+            raise MissingKey(key) from error
 
     def create_bucket(self) -> None:
         """Make the bucket; one that exists is no error.
@@ -252,7 +291,7 @@ class S3Store:
         try:
             self.create_bucket()
             self.put(".ready", b"")
-        except (ClientError, BotoCoreError):
+        except (ClientError, BotoCoreError, StoreError):
             return False
         return True
 
@@ -279,6 +318,43 @@ class S3Store:
                 f"S3 at {address} cannot be used ({error}): change {setting}={self.root} or the "
                 "AWS_* environment"
             ) from error
+
+    def _get(self, key: str, **options: str) -> bytes:
+        try:
+            return self._ask(
+                key, lambda: self._client.get_object(**self._at(key), **options)["Body"].read()
+            )
+        except ClientError as error:
+            raise MissingKey(key) from error
+
+    def _ask(self, key: str, call: Callable[[], T]) -> T:
+        """Return what a call returns, calling again while the server is away or overloaded.
+
+        Raises:
+            ClientError: the object is missing, or its key taken: the caller's business.
+            StoreError: any other refusal, or no answer for `patience_s`.
+        """
+        deadline = time.monotonic() + self._patience_s
+        wait = _FIRST_WAIT_S
+        while True:
+            try:
+                return call()
+            except ClientError as error:
+                if _code(error) in self._MISSING | self._TAKEN:
+                    raise
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+                if (status < 500 and status != 429) or time.monotonic() > deadline:
+                    raise StoreError(f"S3 refuses {self.root}/{key}: {error}") from error
+            except (BotoCoreError, Boto3Error) as error:
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"S3 does not answer for {self.root}/{key}: {error}"
+                    ) from error
+            time.sleep(random.uniform(0, wait))
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._full(key)}
 
     def _exists(self, key: str) -> bool:
         return any(entry.key == key for entry in self.list(key))
@@ -307,6 +383,13 @@ def open_store(root: str) -> LocalStore | S3Store:
     if "://" in root:
         raise UserError(f"'{root}' is neither a folder nor s3://bucket/prefix")
     return LocalStore(root)
+
+
+def map_objects(function: Callable[[str], T], keys: Sequence[str]) -> Iterator[T]:
+    """Yield `function` of every key, in order, several being on their way at a time."""
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        for start in range(0, len(keys), _FETCH_AHEAD):
+            yield from pool.map(function, keys[start : start + _FETCH_AHEAD])
 
 
 def split_location(location: str) -> tuple[str, str]:
