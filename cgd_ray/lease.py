@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cgd_ray.errors import UserError
-from cgd_ray.store import STORE_ERRORS, MissingKey, Store
+from cgd_ray.store import MissingKey, Store, StoreError
 
 _BEATS_PER_LEASE = 3
 _POLLS_PER_BEAT = 2
@@ -93,7 +93,7 @@ class Lease:
                     on_lost()
                     return
                 _put_beat(self._store, self.folder, self.epoch, number)
-            except STORE_ERRORS:
+            except (StoreError, OSError):
                 continue  # an outage silences contenders too, and ends on its own or in a commit
             number += 1
 
@@ -104,7 +104,7 @@ class Lease:
     def release(self) -> None:
         """Free the lease for the next process at once."""
         # In an outage it is left to expire.
-        with contextlib.suppress(*STORE_ERRORS):
+        with contextlib.suppress(StoreError, OSError):
             if not self.lost:
                 _put_beat(self._store, self.folder, self.epoch, 0, released=True)
 

@@ -39,10 +39,6 @@ class StoreError(UserError):
     """The store did not answer, or refused, for longer than it is waited for."""
 
 
-# What a request to a store raises when the store cannot be reached, refuses or is full.
-STORE_ERRORS: tuple[type[Exception], ...] = (ClientError, BotoCoreError, OSError)
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An object as a listing shows it."""
