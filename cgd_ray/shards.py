@@ -11,7 +11,6 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cgd_ray.records import Failure, R, Record, from_table, to_table
-from cgd_ray.store import MissingKey, Store
+from cgd_ray.store import MissingKey, Store, map_objects
 
 COMPLETE = "COMPLETE.json"
-_FETCHES = 16  # objects on their way at a time
-_FETCH_AHEAD = 256  # objects held at most
 
 
 def commit_shard(store: Store, folder: str, records: Sequence[Record]) -> bool:
@@ -79,17 +76,10 @@ def committed_files(store: Store, folder: str, *kinds: type[Record]) -> Iterator
     """Yield the committed files of a stage in commit order, of all kinds or of some."""
     wanted = {kind.__name__ for kind in kinds}
     commits = [entry.key for entry in store.list(f"{folder}/commits/")]
-    for data in get_many(store, commits):
+    for data in map_objects(store.get, commits):
         for file in json.loads(data)["files"]:
             if not wanted or file["kind"] in wanted:
                 yield ShardFile(file["key"], file["kind"], tuple(file["ids"]), file["sums"])
-
-
-def get_many(store: Store, keys: Sequence[str]) -> Iterator[bytes]:
-    """Yield objects in order, several being fetched at a time. Raises MissingKey."""
-    with ThreadPoolExecutor(_FETCHES) as pool:
-        for start in range(0, len(keys), _FETCH_AHEAD):
-            yield from pool.map(store.get, keys[start : start + _FETCH_AHEAD])
 
 
 def counts_table(made: int, failed: int, stop: str | None = None) -> pa.Table:
@@ -128,7 +118,7 @@ def read_failures(store: Store, folder: str, *made: Mapping[str, Record]) -> dic
 def read_tables(store: Store, folder: str, kind: type[R]) -> Iterator[pa.Table]:
     """Yield the committed tables of one kind, in commit order."""
     keys = [file.key for file in committed_files(store, folder, kind)]
-    for data in get_many(store, keys):
+    for data in map_objects(store.get, keys):
         yield pq.read_table(io.BytesIO(data), schema=kind.SCHEMA)
 
 

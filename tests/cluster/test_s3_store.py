@@ -109,7 +109,7 @@ def test_an_unreachable_server_is_named(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9.*cannot be used"):
-        S3Store("s3://bucket/x", max_attempts=1).check("run.root")
+        S3Store("s3://bucket/x", patience_s=0).check("run.root")
 
 
 def test_data_outlive_the_server_and_its_ports(tmp_path: Path):

@@ -1,19 +1,10 @@
-"""Objects by key, in a local folder or on S3. The only file that knows `s3://`.
+"""Objects on S3. The only file that knows boto3."""
 
-Two rules make everything above it safe to kill: `put` is atomic (a reader sees the whole object or
-none), and `put_new` creates a key at most once, whoever races for it.
-"""
-
-import os
 import random
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from urllib.parse import urlparse
 
 import boto3.session
@@ -23,154 +14,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cgd_ray.errors import UserError
+from cgd_ray.store.protocol import Entry, MissingKey, StoreError
 
 T = TypeVar("T")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0  # between two calls of a server that is away
-_FETCHES = 16  # objects on their way at a time
-_FETCH_AHEAD = 256  # and held, at most
-
-
-class MissingKey(KeyError):
-    """No object has this key."""
-
-
-class StoreError(UserError):
-    """The store did not answer, or refused, for longer than it is waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An object as a listing shows it."""
-
-    key: str
-    num_bytes: int
-    version: str  # changes when the content does: an ETag, or size and time of a file
-
-
-class Store(Protocol):
-    """Objects below one root. Keys are relative to it and use forward slashes."""
-
-    root: str
-
-    def get(self, key: str) -> bytes:
-        """Return an object. Raises MissingKey."""
-        ...
-
-    def get_head(self, key: str, num_bytes: int) -> bytes:
-        """Return the first bytes of an object, or all if it is shorter. Raises MissingKey."""
-        ...
-
-    def put(self, key: str, data: bytes) -> None:
-        """Create or replace an object, atomically."""
-        ...
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Create an object; return False, changing nothing, if the key exists."""
-        ...
-
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """Yield the objects whose key begins with `prefix`, in key order."""
-        ...
-
-    def delete(self, key: str) -> None:
-        """Remove an object; a missing one is no error."""
-        ...
-
-    def upload(self, path: Path, key: str) -> None:
-        """Put a file, of any size, as an object."""
-        ...
-
-    def download(self, key: str, path: Path) -> None:
-        """Write an object to a file. Raises MissingKey."""
-        ...
-
-    def check(self, setting: str) -> None:
-        """Raise UserError, naming the setting, if the root cannot be used."""
-        ...
-
-
-class LocalStore:
-    """A folder. Writes go to a temporary file that is then linked or renamed into place."""
-
-    def __init__(self, root: str) -> None:
-        self.root = str(Path(root).expanduser().resolve())
-        self._folder = Path(self.root)
-
-    def get(self, key: str) -> bytes:
-        """Return an object. Raises MissingKey."""
-        try:
-            return (self._folder / key).read_bytes()
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise MissingKey(key) from error
-
-    def get_head(self, key: str, num_bytes: int) -> bytes:
-        """Return the first bytes of an object, or all if it is shorter. Raises MissingKey."""
-        try:
-            with (self._folder / key).open("rb") as file:
-                return file.read(num_bytes)
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise MissingKey(key) from error
-
-    def put(self, key: str, data: bytes) -> None:
-        """Create or replace an object, atomically."""
-        self._temporary(key, data).replace(self._folder / key)
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Create an object; return False, changing nothing, if the key exists."""
-        temporary = self._temporary(key, data)
-        try:
-            os.link(temporary, self._folder / key)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        return True
-
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """Yield the objects whose key begins with `prefix`, in key order."""
-        start = self._folder / prefix.rpartition("/")[0]
-        files = (p for p in start.rglob("*") if p.is_file() and not p.name.startswith(".tmp-"))
-        for key, path in sorted((p.relative_to(self._folder).as_posix(), p) for p in files):
-            if key.startswith(prefix):
-                stat = path.stat()
-                yield Entry(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
-
-    def delete(self, key: str) -> None:
-        """Remove an object; a missing one is no error."""
-        (self._folder / key).unlink(missing_ok=True)
-
-    def upload(self, path: Path, key: str) -> None:
-        """Put a file, of any size, as an object."""
-        temporary = self._temporary(key, b"")
-        shutil.copyfile(path, temporary)
-        temporary.replace(self._folder / key)
-
-    def download(self, key: str, path: Path) -> None:
-        """Write an object to a file. Raises MissingKey."""
-        try:
-            shutil.copyfile(self._folder / key, path)
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise MissingKey(key) from error
-
-    def check(self, setting: str) -> None:
-        """Refuse a root that is a file.
-
-        Raises:
-            UserError: the message names the setting.
-        """
-        if self._folder.is_file():
-            raise UserError(f"{setting}={self.root} is a file: name a folder or s3://bucket/prefix")
-
-    def _temporary(self, key: str, data: bytes) -> Path:
-        target = self._folder / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return Path(name)
 
 
 class S3Store:
@@ -364,36 +212,3 @@ _TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def open_store(root: str) -> LocalStore | S3Store:
-    """Return the store of a folder or of `s3://bucket/prefix`.
-
-    Raises:
-        UserError: the address is of another kind.
-    """
-    if root.startswith("s3://"):
-        if not urlparse(root).netloc:
-            raise UserError(f"'{root}' names no bucket: write s3://bucket/prefix")
-        return S3Store(root)
-    if "://" in root:
-        raise UserError(f"'{root}' is neither a folder nor s3://bucket/prefix")
-    return LocalStore(root)
-
-
-def map_objects(function: Callable[[str], T], keys: Sequence[str]) -> Iterator[T]:
-    """Yield `function` of every key, in order, several being on their way at a time."""
-    with ThreadPoolExecutor(_FETCHES) as pool:
-        for start in range(0, len(keys), _FETCH_AHEAD):
-            yield from pool.map(function, keys[start : start + _FETCH_AHEAD])
-
-
-def split_location(location: str) -> tuple[str, str]:
-    """Return a root for `open_store`, and a key or glob below it, of a file's location."""
-    if location.startswith("s3://"):
-        parsed = urlparse(location)
-        return f"s3://{parsed.netloc}", parsed.path.lstrip("/")
-    path = Path(location).expanduser()
-    fixed = path.parts[: next((i for i, p in enumerate(path.parts) if "*" in p), -1)]
-    folder = Path(*fixed) if fixed else Path()
-    return str(folder), str(path.relative_to(folder))
