@@ -18,6 +18,7 @@ from cgd_ray.pipeline.teacher_address import check_teacher
 from cgd_ray.processes import require_free_port
 from cgd_ray.settings import EMBEDDED_STUDENT, Settings
 from cgd_ray.student import chat_tokenizer, student_source
+from cgd_ray.teacher.backend import own_base_url
 
 _REQUIRED = ("ray", "torch", "transformers", "deepspeed", "boto3", "pyarrow", "openai")
 _FREE_DISK_GB = 10
@@ -126,7 +127,7 @@ def _teacher(s: Settings) -> str:
     if s.local.tutor:
         return f"the tutor, which the run starts (reveals: {s.local.tutor_reveal})"
     check_teacher(s.teacher)
-    return f"{s.teacher.base_url} answers; model {s.teacher.model}"
+    return f"{own_base_url(s.teacher)} answers; model {s.teacher.model}"
 
 
 def _port(s: Settings) -> str:

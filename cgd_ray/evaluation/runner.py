@@ -11,7 +11,10 @@ from cgd_ray.sampling.draft import build_draft_messages
 from cgd_ray.settings import EvaluateSettings
 from cgd_ray.teacher.chain import ask
 from cgd_ray.teacher.completion import Completion, TeacherError
-from cgd_ray.teacher.openai_backend import OpenAIBackend
+from cgd_ray.teacher.credentials import HeaderKey
+from cgd_ray.teacher.http import HttpLimits, HttpTeacher
+from cgd_ray.teacher.wire.base import ChatOptions
+from cgd_ray.teacher.wire.openai import OPENAI
 
 _MAX_ATTEMPTS = 4
 
@@ -29,9 +32,10 @@ async def answer_questions(
         settings: limits.
     """
     models = {model for model, _ in questions}
+    limits = HttpLimits(settings.timeout_s, settings.max_in_flight, allow_private=True)
     clients = {
-        model: OpenAIBackend(
-            base_url, model, "none", 0.0, settings.timeout_s, settings.max_in_flight
+        model: HttpTeacher(
+            OPENAI, ChatOptions(base_url, model, 0.0, False), HeaderKey(None), limits
         )
         for model in models
     }

@@ -1,16 +1,19 @@
 """Where the teacher of a run is, checked before anything expensive starts."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import httpx
 
 from cgd_ray.errors import UserError
 from cgd_ray.local_servers import tutor_server
 from cgd_ray.pipeline.context import RunContext
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.teacher.address import check_base_url
-from cgd_ray.teacher.openai_backend import read_api_key
+from cgd_ray.teacher.backend import open_backend, own_base_url
+from cgd_ray.teacher.completion import TeacherError
+from cgd_ray.teacher.wire.base import HttpResponse, error_words
+
+_TIMEOUT_S = 10.0
 
 
 @contextmanager
@@ -26,35 +29,41 @@ def teacher_address(ctx: RunContext) -> Iterator[str]:
             yield base_url
     else:
         check_teacher(s.teacher)
-        yield s.teacher.base_url
+        yield own_base_url(s.teacher)
 
 
 def check_teacher(teacher: TeacherSettings) -> None:
-    """Ask the teacher's API for its models, which costs nothing.
+    """Ask the teacher's API something that costs nothing.
 
     Raises:
         UserError: the address is refused or unreachable, or the key is.
     """
-    check_base_url(teacher.base_url, allow_private=teacher.allow_private_address)
-    key = read_api_key(teacher.api_key_env, teacher.api_key_file)
-    url = f"{teacher.base_url.rstrip('/')}/models"
+    base_url = own_base_url(teacher)
+    check_base_url(base_url, allow_private=teacher.allow_private_address)
     try:
-        answer = httpx.get(
-            url, headers={"Authorization": f"Bearer {key}"}, timeout=10, follow_redirects=False
-        )
-    except httpx.HTTPError as error:
+        response = asyncio.run(_probed(teacher, base_url))
+    except TeacherError as error:
         raise UserError(
-            f"teacher.base_url={teacher.base_url} cannot be reached: {error}; start that server or "
+            f"teacher.base_url={base_url} cannot be reached: {error.detail}; start that server or "
             "change teacher.base_url"
         ) from error
-    if answer.status_code in (401, 403):
-        where = teacher.api_key_file or f"${teacher.api_key_env}"
+    if response.status in (401, 403):
+        where = teacher.api_key_file or f"${teacher.api_key_env or 'OPENAI_API_KEY'}"
         raise UserError(
-            f"teacher.base_url={teacher.base_url} answers {answer.status_code} to the key from "
-            f"{where}: set teacher.api_key_env or teacher.api_key_file"
+            f"teacher.base_url={base_url} answers {response.status} to the key from {where}: set "
+            f"teacher.api_key_env or teacher.api_key_file ({error_words(response)})"
         )
-    if answer.is_redirect:
+    if 300 <= response.status < 400:
         raise UserError(
-            f"teacher.base_url={teacher.base_url} redirects to another address: prompts are never "
-            "sent on, set the final one"
+            f"teacher.base_url={base_url} redirects to another address: prompts are never sent "
+            "on, set the final one"
         )
+
+
+async def _probed(teacher: TeacherSettings, base_url: str) -> HttpResponse:
+    limited = teacher.model_copy(update={"timeout_s": _TIMEOUT_S})
+    backend = open_backend(limited, base_url)
+    try:
+        return await backend.probe()
+    finally:
+        await backend.close()

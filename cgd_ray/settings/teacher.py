@@ -14,11 +14,11 @@ class TeacherSettings(Section):
     """What the API speaks: OpenAI chat completions (any compatible server), Anthropic messages,
     Amazon Bedrock Converse. `echo` answers at once, without a network, with the end of what it was
     asked: for tests of the plumbing."""
-    base_url: str = "https://api.openai.com/v1"
-    """Root of the API. Ignored when `local.tutor` is on."""
+    base_url: str | None = None
+    """Root of the API; None: the provider's own. Ignored when `local.tutor` is on."""
     model: str = "gpt-4o"
     """Model name as that API knows it."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str | None = None
     """Environment variable that holds the key, on the machine that calls; None: the provider's
     usual one (OPENAI_API_KEY, ANTHROPIC_API_KEY; Bedrock takes the AWS chain)."""
     api_key_file: str | None = None

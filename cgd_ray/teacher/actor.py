@@ -13,8 +13,8 @@ from cgd_ray.records import Critique, Draft, Failure, Prompt, Record, from_rows
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.shards import commit_shard, counts_table
 from cgd_ray.store import open_store
+from cgd_ray.teacher.backend import Backend, open_backend
 from cgd_ray.teacher.chain import teach_all
-from cgd_ray.teacher.openai_backend import OpenAIBackend, read_api_key
 
 
 class TeacherActor:
@@ -34,7 +34,7 @@ class TeacherActor:
         self._base_url = base_url
         self._store = open_store(root)
         self._folder = folder
-        self._client: OpenAIBackend | None = None
+        self._client: Backend | None = None
         self._gate = asyncio.Semaphore(settings.max_in_flight)
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
@@ -54,14 +54,10 @@ class TeacherActor:
         made = len({record.key for record in outcomes.records}) - _half_made(outcomes.failures)
         return counts_table(made, failed, stop)
 
-    def _teacher(self) -> OpenAIBackend:
-        # Made on first use: the client belongs to the event loop that calls it.
+    def _teacher(self) -> Backend:
+        # Made on first use: the key is read where it is used.
         if self._client is None:
-            s = self._settings
-            key = read_api_key(s.api_key_env, s.api_key_file)
-            self._client = OpenAIBackend(
-                self._base_url, s.model, key, s.temperature, s.timeout_s, s.max_in_flight
-            )
+            self._client = open_backend(self._settings, self._base_url)
         return self._client
 
 

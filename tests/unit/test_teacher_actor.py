@@ -37,7 +37,7 @@ def table(rows: Sequence[TeacherRow]) -> pa.Table:
 def actor_at(
     server: ScriptedTeacher, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> TeacherActor:
-    monkeypatch.setenv(SETTINGS.api_key_env, KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return TeacherActor(SETTINGS, server.base_url, store.root, "stage")
 
 

@@ -14,9 +14,12 @@ from cgd_ray.settings import TeacherSettings
 from cgd_ray.shards import commit_shard, read_failures
 from cgd_ray.store import LocalStore
 from cgd_ray.teacher.chain import TaughtRows, teach_all
+from cgd_ray.teacher.credentials import HeaderKey
 from cgd_ray.teacher.critique import build_critique_messages
-from cgd_ray.teacher.openai_backend import OpenAIBackend
+from cgd_ray.teacher.http import HttpLimits, HttpTeacher
 from cgd_ray.teacher.refinement import build_refinement_messages
+from cgd_ray.teacher.wire.base import ChatOptions
+from cgd_ray.teacher.wire.openai import OPENAI
 from tests.support.records import completion, teacher_row
 from tests.support.scripted_teacher import (
     KEY,
@@ -40,7 +43,9 @@ def taught(
     in_flight: int = 64,
 ) -> TaughtRows:
     async def run() -> TaughtRows:
-        backend = OpenAIBackend(server.base_url, "asked-for", KEY, 0.25, timeout_s, in_flight)
+        options = ChatOptions(server.base_url, "asked-for", 0.25, caches_first_turn=True)
+        limits = HttpLimits(timeout_s, in_flight, allow_private=True)
+        backend = HttpTeacher(OPENAI, options, HeaderKey(KEY), limits)
         try:
             rows = [teacher_row(problem) for problem in problems]
             return await teach_all(backend, rows, SETTINGS, asyncio.Semaphore(in_flight))
@@ -319,9 +324,6 @@ def test_a_gate_holds_the_chats_under_way() -> None:
 
     assert len(asyncio.run(run()).outcomes.records) == 40
     assert highest == 3
-
-
-# The actor: tables in, committed shards out.
 
 
 def test_the_address_check_asks_for_models_only() -> None:

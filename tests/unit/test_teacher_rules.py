@@ -8,9 +8,9 @@ from cgd_ray.errors import UserError
 from cgd_ray.records import Critique, Failure, Refinement
 from cgd_ray.teacher.address import check_base_url, refused_address
 from cgd_ray.teacher.completion import Completion, TeacherError, rejected_completion
+from cgd_ray.teacher.credentials import read_api_key
 from cgd_ray.teacher.critique import TEMPLATE as CRITIQUE_TEMPLATE
 from cgd_ray.teacher.critique import parse_critique
-from cgd_ray.teacher.openai_backend import read_api_key
 from cgd_ray.teacher.refinement import TEMPLATE as REFINEMENT_TEMPLATE
 from cgd_ray.teacher.refinement import parse_refinement
 from cgd_ray.teacher.retry import backoff_s, parse_retry_after
@@ -225,6 +225,6 @@ def test_the_key_comes_from_its_file_or_variable(
     assert read_api_key("SOME_KEY", str(file)) == "from-file"
     assert read_api_key("SOME_KEY", None) == "from-variable"
     monkeypatch.delenv("SOME_KEY")
-    assert read_api_key("SOME_KEY", None) == "none"
+    assert read_api_key("SOME_KEY", None) is None
     with pytest.raises(UserError, match=r"teacher\.api_key_file=.*No such file"):
         read_api_key("SOME_KEY", f"{file}.no")
