@@ -1,36 +1,133 @@
-"""Prompts -> answers on a pool of vLLM actors: the only file that knows `ray.data.llm`."""
+"""Prompts -> answers on a pool of engine actors: the only file that knows `ray.data.llm`."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from ray.data import Dataset
+import pyarrow as pa
+from ray.data import ActorPoolStrategy, Dataset
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
 
-from cgd_ray.sampling.engine import engine_bundle, engine_environment, engine_kwargs
+from cgd_ray.sampling.answers import ANSWERS, QUESTION, row_ids, with_answers
+from cgd_ray.sampling.attempts import Attempts, Record
+from cgd_ray.sampling.echo import EchoEngine, EchoFaults
+from cgd_ray.sampling.engine import (
+    engine_bundle,
+    engine_environment,
+    engine_kwargs,
+    pool_shape,
+)
+from cgd_ray.sampling.guard import Chunk
 from cgd_ray.settings import SamplingSettings, StudentSettings
 
+_MAX_FAILED_STARTS = 2  # in a row: memory that a dying engine still holds comes back within these
+_NO_FAULTS = EchoFaults()
 
-def vllm_processor(
-    source: str, sampling: SamplingSettings, student: StudentSettings, *, on_gpu: bool
+
+def sampler(
+    source: str,
+    sampling: SamplingSettings,
+    student: StudentSettings,
+    record: Record,
+    *,
+    on_gpu: bool,
+    echo_faults: EchoFaults = _NO_FAULTS,
 ) -> Callable[[Dataset], Dataset]:
-    """Return a step of a Ray Data plan that answers tokenized prompts.
+    """Return the step of a Ray Data plan that answers tokenized prompts.
 
-    Rows in hold `tokenized_prompt` and `sampling_params`; rows out add `generated_text`,
-    `num_generated_tokens` and `__inference_error__`, which is empty where the engine answered.
+    Rows in hold `prompt_id`, `draft_index`, `tokenized_prompt` (a list of token ids) and
+    `sampling_params`. The last two are consumed; `generated_text`, `num_generated_tokens` and
+    `__inference_error__` (empty where the engine answered) are added; all else stays as it came.
 
     Args:
         source: the student's folder or Hugging Face id.
-        sampling: pool and engine settings.
+        sampling: engine, pool and limits.
         student: length limit.
+        record: where attempts are kept, so that rows that kill engines are found.
         on_gpu: what the engine runs on.
+        echo_faults: for `sampling.engine="echo"` only.
     """
-    low, high = sampling.min_replicas, sampling.max_replicas
+    if sampling.engine == "echo":
+        engine: type = EchoEngine
+        options = _echo_options(sampling, record, echo_faults, on_gpu=on_gpu)
+    else:
+        engine = VllmEngine
+        options = _vllm_options(source, sampling, student, record, on_gpu=on_gpu)
+
+    def step(dataset: Dataset) -> Dataset:
+        answered = dataset.map_batches(engine, batch_format="pyarrow", **options)
+        answered.context.max_consecutive_actor_init_deaths = _MAX_FAILED_STARTS
+        return answered
+
+    return step
+
+
+class VllmEngine(vLLMEngineStageUDF):
+    """Ray's own vLLM actor, with rows as Arrow tables and its attempts on record."""
+
+    def __init__(self, record: Record, stage: dict[str, Any]) -> None:
+        super().__init__(**stage)
+        self._attempts = Attempts(record)
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        """Yield the rows with their answers."""
+        questions = batch.select(QUESTION).to_pylist()
+
+        async def answer(chunk: Chunk) -> pa.Table:
+            return await self._answer(questions[chunk.start : chunk.stop])
+
+        yield with_answers(batch, await self._attempts.run(row_ids(batch), answer))
+
+    async def _answer(self, questions: list[dict[str, Any]]) -> pa.Table:
+        from vllm.sampling_params import RequestOutputKind
+
+        for index, question in enumerate(questions):
+            question[self.IDX_IN_BATCH_COLUMN] = index
+            # One message when the answer is whole, as `vllm.LLM` asks for, not one a token.
+            question["sampling_params"]["output_kind"] = RequestOutputKind.FINAL_ONLY
+        answers = [answer async for answer in self.udf(questions)]
+        answers.sort(key=lambda answer: answer[self.IDX_IN_BATCH_COLUMN])
+        rows = [{name: answer[name] for name in ANSWERS.names} for answer in answers]
+        return pa.Table.from_pylist(rows, schema=ANSWERS)
+
+
+def _echo_options(
+    sampling: SamplingSettings, record: Record, faults: EchoFaults, *, on_gpu: bool
+) -> dict[str, Any]:
+    shape = pool_shape(sampling)
+    return {
+        "fn_constructor_kwargs": {"record": record, "faults": faults},
+        "batch_size": sampling.rows_per_request,
+        "compute": ActorPoolStrategy(
+            min_size=sampling.min_replicas,
+            max_size=sampling.max_replicas,
+            max_tasks_in_flight_per_actor=shape.max_tasks_in_flight,
+        ),
+        "max_concurrency": shape.max_concurrent_batches,
+        "num_cpus": 1,
+        "num_gpus": sampling.num_gpus if on_gpu else 0,
+    }
+
+
+def _vllm_options(
+    source: str,
+    sampling: SamplingSettings,
+    student: StudentSettings,
+    record: Record,
+    *,
+    on_gpu: bool,
+) -> dict[str, Any]:
+    """Return Ray's own arguments for its vLLM stage, with ours among the constructor's."""
+    shape = pool_shape(sampling)
     config = vLLMEngineProcessorConfig(
         model_source=source,
-        concurrency=(low, high),
+        concurrency=(sampling.min_replicas, sampling.max_replicas),
         batch_size=sampling.rows_per_request,
+        max_concurrent_batches=shape.max_concurrent_batches,
+        max_tasks_in_flight_per_actor=shape.max_tasks_in_flight,
         engine_kwargs=engine_kwargs(sampling, student, on_gpu=on_gpu),
-        placement_group_config=engine_bundle(sampling.tensor_parallel_size, on_gpu=on_gpu),
+        placement_group_config=engine_bundle(sampling, on_gpu=on_gpu),
         runtime_env={"env_vars": engine_environment(sampling.kv_cache_gib, on_gpu=on_gpu)},
         should_continue_on_error=True,
         # Prompts arrive as tokens and leave as text: no templating or tokenizing actors.
@@ -39,24 +136,21 @@ def vllm_processor(
         detokenize_stage=False,
         log_engine_metrics=False,
     )
-    return build_processor(config, preprocess=_same, postprocess=_same)  # pyright: ignore
+    (stage,) = build_processor(config).stages.values()  # pyright: ignore
+    options = stage.get_dataset_map_batches_kwargs(sampling.rows_per_request, "unused")
+    arguments = {"record": record, "stage": options["fn_constructor_kwargs"]}
+    return {**options, "fn_constructor_kwargs": arguments}
+
+
+def vllm_processor(
+    source: str, sampling: SamplingSettings, student: StudentSettings, *, on_gpu: bool
+) -> Callable[[Dataset], Dataset]:
+    """Return `sampler` with its record in a temporary folder."""
+    record = Record(f"{tempfile.gettempdir()}/cgd_ray", "drafts", sampling.max_attempts)
+    return sampler(source, sampling, student, record, on_gpu=on_gpu)
 
 
 def echo_processor(dataset: Dataset) -> Dataset:
-    """Answer every prompt with its own token ids: the plumbing without an engine."""
-    return dataset.map(_echo)
-
-
-def _same(row: dict[str, Any]) -> dict[str, Any]:
-    return row
-
-
-def _echo(row: dict[str, Any]) -> dict[str, Any]:
-    ids = [int(token) for token in row["tokenized_prompt"]]
-    text = " ".join(map(str, ids))
-    return {
-        **row,
-        "generated_text": text,
-        "num_generated_tokens": len(ids),
-        "__inference_error__": "",
-    }
+    """Answer every prompt with its own token ids."""
+    sampling = SamplingSettings(engine="echo")
+    return vllm_processor("", sampling, StudentSettings(), on_gpu=False)(dataset)

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from cgd_ray.records import Draft, Failure
+from cgd_ray.sampling.answers import is_quarantined
 from cgd_ray.sampling.draft import draft_id, parse_draft
 from cgd_ray.shards import commit_shard, counts_table
 from cgd_ray.store import open_store
@@ -29,7 +30,9 @@ def _outcome(row: dict[str, Any]) -> Draft | Failure:
     error = row.get("__inference_error__")
     if error:
         line = " ".join(str(error).split())[:300]
-        return Failure(draft_id(prompt_id, index), "drafts", "engine_error", line, permanent=False)
+        poison = is_quarantined(line)
+        reason = "poison" if poison else "engine_error"
+        return Failure(draft_id(prompt_id, index), "drafts", reason, line, permanent=poison)
     num_tokens = int(row["num_generated_tokens"])
     finish_reason = "length" if num_tokens >= row["draft_max_tokens"] else "stop"
     return parse_draft(

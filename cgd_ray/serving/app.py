@@ -64,7 +64,7 @@ def _llm_config(settings: Settings, model: ServedModel, *, on_gpu: bool) -> LLMC
             },
         },
         engine_kwargs=engine,
-        placement_group_config=engine_bundle(settings.sampling.tensor_parallel_size, on_gpu=on_gpu),
+        placement_group_config=engine_bundle(settings.sampling, on_gpu=on_gpu),
         runtime_env={"env_vars": engine_environment(serve.kv_cache_gib, on_gpu=on_gpu)},
         log_engine_metrics=False,
     )

@@ -47,6 +47,8 @@ class SamplingSettings(Section):
     """Share of a GPU that one engine takes; below 1, several small engines share one."""
     max_attempts: int = Field(default=3, ge=1)
     """Engines that a row may bring down before it is set aside as poison."""
+    max_num_seqs: int = Field(default=256, ge=1)
+    """Drafts that one engine writes at once."""
     rows_per_request: int = Field(default=64, ge=1)
     """Rows that one engine call takes from Ray Data."""
     kv_cache_gib: int = Field(default=2, ge=1)
@@ -58,5 +60,16 @@ class SamplingSettings(Section):
             raise ValueError(
                 f"sampling.max_replicas={self.max_replicas} is below "
                 f"sampling.min_replicas={self.min_replicas}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parallel_engines_take_whole_gpus(self) -> Self:
+        if self.num_gpus < 1 and self.tensor_parallel_size * self.pipeline_parallel_size > 1:
+            raise ValueError(
+                f"sampling.num_gpus={self.num_gpus} shares a GPU among engines, but "
+                f"sampling.tensor_parallel_size={self.tensor_parallel_size} and "
+                f"sampling.pipeline_parallel_size={self.pipeline_parallel_size} spread one engine "
+                "over several: set one or the other to 1"
             )
         return self

@@ -50,6 +50,7 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "sampling.pipeline_parallel_size": ("2", None),
     "sampling.num_gpus": ("0.5", None),
     "sampling.max_attempts": ("5", None),
+    "sampling.max_num_seqs": ("8", None),
     "sampling.rows_per_request": ("8", None),
     "sampling.kv_cache_gib": ("5", None),
     "teacher.backend": ("anthropic", "refinements"),

@@ -1,0 +1,81 @@
+"""A real actor pool whose engine dies on some rows: these are set aside, the others drafted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+import ray.data
+
+from cgd_ray.runtime import ray_session
+from cgd_ray.sampling.answers import is_quarantined
+from cgd_ray.sampling.attempts import Record
+from cgd_ray.sampling.echo import EchoFaults
+from cgd_ray.sampling.processor import sampler
+from cgd_ray.settings import SamplingSettings, StudentSettings
+from cgd_ray.store import open_store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    with ray_session(4):
+        yield
+
+
+def questions(num_rows: int) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "prompt_id": f"p{i}",
+                "draft_index": 0,
+                "draft_seed": i,
+                "draft_max_tokens": 8,
+                "prompt_record": {"id": f"p{i}", "reference": None if i % 2 else str(i)},
+                "tokenized_prompt": [i, i + 1],
+                "sampling_params": {"temperature": 0.0, "max_tokens": 8},
+            }
+            for i in range(num_rows)
+        ]
+    )
+
+
+def answer(rows: pa.Table, record: Record, poison: set[str], **settings: Any) -> list[dict]:
+    sampling = SamplingSettings(engine="echo", rows_per_request=16, max_num_seqs=32, **settings)
+    step = sampler(
+        "",
+        sampling,
+        StudentSettings(),
+        record,
+        on_gpu=False,
+        echo_faults=EchoFaults(poison_prompt_ids=frozenset(poison)),
+    )
+    blocks = [rows.slice(i, 16).combine_chunks() for i in range(0, len(rows), 16)]
+    return sorted(step(ray.data.from_arrow(blocks)).take_all(), key=lambda row: row["draft_seed"])
+
+
+@pytest.mark.parametrize("poison", [set(), {"p37"}, {"p5", "p37", "p38"}])
+def test_poison_rows_are_quarantined_and_all_others_drafted_once(tmp_path: Path, poison: set[str]):
+    record, rows = Record(str(tmp_path), "drafts", 2), questions(96)
+    found = answer(rows, record, poison)
+    assert [row["prompt_id"] for row in found] == [f"p{i}" for i in range(96)]
+    for i, row in enumerate(found):
+        assert row.keys() == {
+            "prompt_id",
+            "draft_index",
+            "draft_seed",
+            "draft_max_tokens",
+            "prompt_record",
+            "generated_text",
+            "num_generated_tokens",
+            "__inference_error__",
+        }
+        assert row["prompt_record"] == rows["prompt_record"][i].as_py()
+        if row["prompt_id"] in poison:
+            assert is_quarantined(row["__inference_error__"])
+            assert "2 times" in row["__inference_error__"]
+        else:
+            assert (row["generated_text"], row["num_generated_tokens"]) == (f"{i} {i + 1}", 2)
+            assert row["__inference_error__"] == ""
+    assert not list(open_store(str(tmp_path)).list("drafts/attempts/"))
