@@ -1,26 +1,31 @@
 """Stage 1: prompts, from their source into the store."""
 
+from collections import Counter
+
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.prompts.sources import load_prompts
 from cgd_ray.records import Prompt
-from cgd_ray.shards import commit_shard, count_reasons, read_records
+from cgd_ray.shards import commit_shard, read_records
 
 
 def make_prompts(ctx: RunContext) -> Summary:
-    """Load the prompts and commit them.
+    """Load the prompts and commit them, a shard a chunk: each has prompts of one split.
 
     Raises:
         UserError: the source is missing, corrupt, empty, lacks a column or repeats a prompt.
     """
+    splits: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     with ctx.progress.stage("prompts", None, "rows") as line:
-        loaded = load_prompts(ctx.settings.prompts, ctx.settings.run.seed)
-        commit_shard(ctx.store, ctx.folders.prompts, [*loaded.records, *loaded.failures])
-        line.update(len(loaded.records), len(loaded.failures))
-    train = [r for r in loaded.records if isinstance(r, Prompt) and r.split == "train"]
+        for chunk in load_prompts(ctx.settings.prompts, ctx.settings.run.seed):
+            commit_shard(ctx.store, ctx.folders.prompts, [*chunk.records, *chunk.failures])
+            splits.update(r.split for r in chunk.records if isinstance(r, Prompt))
+            reasons.update(f.reason for f in chunk.failures)
+            line.update(splits.total(), reasons.total())
     return {
-        "train": len(train),
-        "test": len(loaded.records) - len(train),
-        "failed": count_reasons({f.key: f for f in loaded.failures}),
+        "train": splits["train"],
+        "test": splits["test"],
+        "failed": dict(reasons.most_common()),
     }
 
 

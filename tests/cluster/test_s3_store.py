@@ -131,7 +131,7 @@ def test_prompt_files_are_found_on_s3(store):
     assert split_location(location)[0] == "s3://bucket"
     settings = PromptSettings(train=location, test="reasoning-gym:chain_sum", num_test=2)
     assert len(source_versions(settings)) == 1
-    prompts = load_prompts(settings, seed=1).records
+    prompts = [p for chunk in load_prompts(settings, seed=1) for p in chunk.records]
     assert [p.text for p in prompts if p.split == "train"] == ["1 + 1 ="]
 
 

@@ -1,5 +1,6 @@
 """Prompt sources: good files of every kind, and each way in which a file can be bad."""
 
+import csv
 import gzip
 import json
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from cgd_ray.errors import UserError
 from cgd_ray.identity import content_id
+from cgd_ray.prompts.seen import SeenIds
 from cgd_ray.prompts.sources import load_prompts, source_versions
 from cgd_ray.records import Outcomes, Prompt
 from cgd_ray.settings import PromptSettings
@@ -25,6 +27,15 @@ def write(path: Path, rows: Sequence[dict[str, object]]) -> Path:
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    elif path.suffix == ".arrow":
+        table = pa.Table.from_pylist(list(rows))
+        with pa.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
     else:
         path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
     return path
@@ -37,7 +48,14 @@ def tests_file(tmp_path: Path) -> Path:
 
 def loaded(train: Path | str, test: Path | str | None, **values: object) -> Outcomes:
     settings = PromptSettings(train=str(train), test=test and str(test), **values)
-    return load_prompts(settings, 1)
+    return joined(settings, 1)
+
+
+def joined(settings: PromptSettings, seed: int) -> Outcomes:
+    """Return all chunks as one, training first."""
+    chunks = list(load_prompts(settings, seed))
+    records = sorted((r for c in chunks for r in c.records), key=lambda r: r.split == "test")
+    return Outcomes(tuple(records), tuple(f for c in chunks for f in c.failures))
 
 
 def refusal(train: Path | str, test: Path | str | None, **values: object) -> str:
@@ -51,7 +69,7 @@ def of_split(outcomes: Outcomes, split: str) -> list[Prompt]:
     return [p for p in outcomes.records if isinstance(p, Prompt) and p.split == split]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet", "a.arrow", "a.csv"])
 def test_every_format_gives_the_same_prompts(tmp_path: Path, tests_file: Path, name: str) -> None:
     outcomes = loaded(write(tmp_path / name, ROWS), tests_file)
     train = of_split(outcomes, "train")
@@ -142,8 +160,9 @@ def test_a_test_prompt_that_is_in_training_is_refused(tmp_path: Path) -> None:
 
 def test_one_file_can_give_both_splits(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ROWS)
-    assert "same prompt" in refusal(path, path)
-    outcomes = loaded(path, path, num_train=4, on_duplicate="first")
+    assert f"prompts.test={path} has no usable rows" in refusal(path, path)
+    outcomes = loaded(path, path, num_train=4)
+    assert outcomes.failures == ()
     assert [p.text for p in of_split(outcomes, "train")] == [r["prompt"] for r in ROWS[:4]]
     assert [p.text for p in of_split(outcomes, "test")] == [r["prompt"] for r in ROWS[4:]]
 
@@ -170,10 +189,10 @@ def test_limits_take_the_first_rows(tmp_path: Path, tests_file: Path) -> None:
         ("a.jsonl", b"[1, 2]", "a.jsonl:1 is not a JSON object"),
         ("a.jsonl", b'{"prompt": "x", "answer": ' + b"1" * 5000 + b"}", "a.jsonl:1 is not JSON"),
         ("a.jsonl", b'{"prompt": ' + b"[" * 10**6, "a.jsonl:1 is not JSON"),
-        ("a.jsonl", b'{"prompt": "\xff"}', "a.jsonl is not readable text"),
-        ("a.jsonl.gz", b"not gzip", "a.jsonl.gz is not readable text"),
-        ("a.jsonl.gz", gzip.compress(b"x" * 999)[:-9], "a.jsonl.gz is not readable text"),
-        ("a.jsonl.gz", gzip.compress(b"x")[:10] + b"\xff" * 20, "is not readable text"),
+        ("a.jsonl", b'{"prompt": "\xff"}', "a.jsonl:1 is not UTF-8 text"),
+        ("a.jsonl.gz", b"not gzip", "a.jsonl.gz is not readable after line 0"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 999)[:-9], "a.jsonl.gz is not readable after line 0"),
+        ("a.jsonl.gz", gzip.compress(b"x")[:10] + b"\xff" * 20, "is not readable after line 0"),
         ("a.parquet", b"", "a.parquet is not a readable parquet file"),
         ("a.parquet", b"PAR1 nonsense PAR1", "a.parquet is not a readable parquet file"),
     ],
@@ -191,14 +210,14 @@ def test_a_truncated_parquet_file_is_named(tmp_path: Path, tests_file: Path) -> 
     assert "a.parquet is not a readable parquet file" in refusal(path, tests_file)
 
 
-@pytest.mark.parametrize("location", ["no.jsonl", "*.parquet", "empty", "a.csv"])
+@pytest.mark.parametrize("location", ["no.jsonl", "*.parquet", "empty", "a.txt"])
 def test_a_location_that_matches_nothing_is_named(
     tmp_path: Path, tests_file: Path, location: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "a.csv").write_text("prompt,answer\n")
+    (tmp_path / "a.txt").write_text("prompt,answer\n")
     said = refusal(tmp_path / location, tests_file)
-    assert f"prompts.train={tmp_path / location} matches no .jsonl" in said
+    assert f"prompts.train={tmp_path / location} matches no prompt file (.jsonl" in said
 
 
 def test_unusable_rows_are_failures_and_the_rest_is_unharmed(
@@ -230,6 +249,53 @@ def test_unusable_rows_of_two_files_of_one_name_are_two_failures(tmp_path: Path)
     assert len(set(keys)) == 2
 
 
+def test_a_chunk_is_of_one_split_in_order_and_of_1024_rows_at_most(
+    tmp_path: Path, tests_file: Path
+) -> None:
+    rows = [{"prompt": "" if i % 7 == 0 else f"row {i}", "answer": "1"} for i in range(3000)]
+    train = write(tmp_path / "a.jsonl", rows)
+    settings = PromptSettings(train=str(train), test=str(tests_file))
+    chunks = list(load_prompts(settings, 1))
+    assert chunks == list(load_prompts(settings, 1))
+    assert [len(c.records) + len(c.failures) for c in chunks] == [3, 1024, 1024, 952]
+    assert [{r.split for r in c.records} for c in chunks] == [{"test"}, *[{"train"}] * 3]
+    texts = [r.text for c in chunks[1:] for r in c.records]
+    assert texts == [row["prompt"] for row in rows if row["prompt"]]
+
+
+def test_a_chunk_of_long_texts_is_shorter(tmp_path: Path, tests_file: Path) -> None:
+    rows = [{"prompt": f"{i} " + "x" * 6_000_000, "answer": "1"} for i in range(4)]
+    settings = PromptSettings(train=str(write(tmp_path / "a.jsonl", rows)), test=str(tests_file))
+    assert [len(c.records) for c in load_prompts(settings, 1)] == [3, 3, 1]
+
+
+def test_a_limit_takes_no_row_more_than_it_needs(tmp_path: Path, tests_file: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS[:3])
+    path.write_text(path.read_text() + "not JSON")
+    assert len(of_split(loaded(path, tests_file, num_train=3), "train")) == 3
+    assert "a.jsonl:4 is not JSON" in refusal(path, tests_file)
+
+
+def test_a_repeated_row_is_a_failure_that_names_the_first(tmp_path: Path, tests_file: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [*ROWS, ROWS[2], TEST[1]])
+    failures = loaded(path, tests_file, on_duplicate="first").failures
+    assert [(f.reason, f.detail) for f in failures] == [
+        ("duplicate", "a.jsonl:7: the same prompt as a.jsonl:3"),
+        ("duplicate", "a.jsonl:8: the same prompt as t.jsonl:2"),
+    ]
+
+
+def test_ids_are_remembered_with_their_places() -> None:
+    seen = SeenIds()
+    ids = [content_id(str(i)) for i in range(140_000)]  # two merges, and some that wait
+    for i, prompt_id in enumerate(ids):
+        seen.add(prompt_id, f"file {i % 3}", i)
+    assert len(seen) == len(ids)
+    for i in (0, 1, 65_535, 65_536, 131_071, 131_072, 139_999):
+        assert seen.place(ids[i]) == f"file {i % 3}:{i}"
+    assert [seen.place(x) for x in ("0" * 16, "f" * 16, content_id("other"))] == [None] * 3
+
+
 def test_a_row_is_named_by_its_line(tmp_path: Path, tests_file: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "x", "answer": "1"}\n\n\n{"prompt": "", "answer": "1"}\n')
@@ -252,7 +318,7 @@ def generated(num_train: int, num_test: int, seed: int = 1, **options: object) -
     settings = PromptSettings(
         train=GENERATED, num_train=num_train, num_test=num_test, options=options
     )
-    return load_prompts(settings, seed)
+    return joined(settings, seed)
 
 
 def test_generated_splits_are_disjoint_and_as_large_as_asked() -> None:
@@ -324,7 +390,7 @@ def test_real_data_sets_load(datasets_dir: Path) -> None:
         num_train=50,
         num_test=20,
     )
-    outcomes = load_prompts(settings, 1)
+    outcomes = joined(settings, 1)
     assert (len(of_split(outcomes, "train")), len(of_split(outcomes, "test"))) == (50, 20)
     assert outcomes.failures == ()
 
