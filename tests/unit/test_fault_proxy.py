@@ -42,7 +42,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bytes]]:
 @pytest.fixture
 def proxy(seen: list[tuple[str, str, bytes]]) -> Iterator[FaultProxy]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     with fault_proxy(f"http://127.0.0.1:{server.server_address[1]}") as running:
         yield running
     server.shutdown()
