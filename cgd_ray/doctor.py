@@ -127,7 +127,9 @@ def _teacher(s: Settings) -> str:
     if s.local.tutor:
         return f"the tutor, which the run starts (reveals: {s.local.tutor_reveal})"
     check_teacher(s.teacher)
-    return f"{own_base_url(s.teacher)} answers; model {s.teacher.model}"
+    if s.teacher.backend == "echo":
+        return "echo: answers without a network"
+    return f"{own_base_url(s.teacher)} answers; model {s.teacher.model} (not asked: that may cost)"
 
 
 def _port(s: Settings) -> str:

@@ -9,7 +9,7 @@ from cgd_ray.local_servers import tutor_server
 from cgd_ray.pipeline.context import RunContext
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.teacher.address import check_base_url
-from cgd_ray.teacher.backend import open_backend, own_base_url
+from cgd_ray.teacher.backend import key_source, open_http, own_base_url
 from cgd_ray.teacher.completion import TeacherError
 from cgd_ray.teacher.wire.base import HttpResponse, error_words
 
@@ -25,6 +25,11 @@ def teacher_address(ctx: RunContext) -> Iterator[str]:
     """
     s = ctx.settings
     if s.local.tutor:
+        if s.teacher.backend != "openai":
+            raise UserError(
+                f"teacher.backend={s.teacher.backend} and local.tutor=true: the tutor speaks "
+                "OpenAI's API, set local.tutor=false"
+            )
         with tutor_server(s.local.tutor_reveal, ctx.work_dir) as base_url:
             yield base_url
     else:
@@ -38,6 +43,8 @@ def check_teacher(teacher: TeacherSettings) -> None:
     Raises:
         UserError: the address is refused or unreachable, or the key is.
     """
+    if teacher.backend == "echo":
+        return
     base_url = own_base_url(teacher)
     check_base_url(base_url, allow_private=teacher.allow_private_address)
     try:
@@ -48,10 +55,10 @@ def check_teacher(teacher: TeacherSettings) -> None:
             "change teacher.base_url"
         ) from error
     if response.status in (401, 403):
-        where = teacher.api_key_file or f"${teacher.api_key_env or 'OPENAI_API_KEY'}"
         raise UserError(
-            f"teacher.base_url={base_url} answers {response.status} to the key from {where}: set "
-            f"teacher.api_key_env or teacher.api_key_file ({error_words(response)})"
+            f"teacher.base_url={base_url} answers {response.status} to the key from "
+            f"{key_source(teacher)}: set teacher.api_key_env or teacher.api_key_file ("
+            f"{error_words(response)})"
         )
     if 300 <= response.status < 400:
         raise UserError(
@@ -62,7 +69,7 @@ def check_teacher(teacher: TeacherSettings) -> None:
 
 async def _probed(teacher: TeacherSettings, base_url: str) -> HttpResponse:
     limited = teacher.model_copy(update={"timeout_s": _TIMEOUT_S})
-    backend = open_backend(limited, base_url)
+    backend = open_http(limited, base_url)
     try:
         return await backend.probe()
     finally:

@@ -1,8 +1,8 @@
 """The teacher: which, how it is asked, and within which limits."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cgd_ray.settings.base import Section
 
@@ -20,18 +20,20 @@ class TeacherSettings(Section):
     """Model name as that API knows it."""
     api_key_env: str | None = None
     """Environment variable that holds the key, on the machine that calls; None: the provider's
-    usual one (OPENAI_API_KEY, ANTHROPIC_API_KEY; Bedrock takes the AWS chain)."""
+    usual one (OPENAI_API_KEY, ANTHROPIC_API_KEY, AWS_BEARER_TOKEN_BEDROCK; Bedrock without it takes
+    the AWS credential chain)."""
     api_key_file: str | None = None
     """File that holds the key; wins over the variable."""
     region: str | None = None
-    """AWS region, for Bedrock; None: as AWS_DEFAULT_REGION says."""
+    """AWS region, for Bedrock; None: as the AWS configuration says."""
     mode: Literal["chat", "batch"] = "chat"
     """`batch` sends the calls through the provider's batch API: half the price, within a day."""
     turns: Literal[1, 2] = 2
     """2: a critique, then the refinement as the second turn of the same chat. 1: both in one
     structured answer, for half the calls."""
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    """Sampling temperature of critiques and refinements."""
+    temperature: float | None = Field(default=0.0, ge=0, le=2)
+    """Sampling temperature of critiques and refinements, at most 1 for Anthropic and Bedrock; none:
+    not sent, as reasoning models and the newest Claude models want it."""
     critique_max_tokens: int = Field(default=1024, ge=1)
     """Longest critique; a longer one is a failed row, never a cut text."""
     refinement_max_tokens: int = Field(default=2048, ge=1)
@@ -63,3 +65,12 @@ class TeacherSettings(Section):
     """Price; None: as the table of known models says."""
     allow_private_address: bool = False
     """Let `base_url` point to a private or loopback address (your own server)."""
+
+    @model_validator(mode="after")
+    def _temperature_fits(self) -> Self:
+        if self.backend in ("anthropic", "bedrock") and (self.temperature or 0) > 1:
+            raise ValueError(
+                f"teacher.temperature={self.temperature} is over 1, the limit of "
+                f"teacher.backend={self.backend}"
+            )
+        return self

@@ -42,7 +42,7 @@ class ChatOptions:
 
     base_url: str  # root of the API
     model: str  # as that API knows it
-    temperature: float
+    temperature: float | None  # None: not sent, for models that refuse it
     caches_first_turn: bool  # a second turn of the same chat will follow
 
 
@@ -98,9 +98,10 @@ def is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def items(value: object) -> list[object]:
-    """Return a list as it is and anything else as an empty one."""
-    return cast("list[object]", value) if isinstance(value, list) else []
+def list_of(value: object, name: str) -> list[object] | None:
+    """Return a member that is a list; None if it is anything else."""
+    found = part(value, name)
+    return cast("list[object]", found) if isinstance(found, list) else None
 
 
 def text_of(value: object, name: str) -> str | None:
@@ -151,6 +152,9 @@ def status_error(response: HttpResponse) -> TeacherError:
         return TeacherError("rate_limited", detail, retry_after_s=wait)
     if status in (408, 409) or status >= 500:
         return TeacherError("overloaded", detail, retry_after_s=wait)
+    if status == 400 and _about_settings(response):
+        hint = "change teacher.model or teacher.temperature (none: not sent)"
+        return TeacherError("bad_setting", f"{detail}; {hint}", stop=True)
     return TeacherError("bad_request", detail, permanent=True)
 
 
@@ -185,6 +189,18 @@ def _out_of_credit(response: HttpResponse) -> bool:
         any(kind in ("insufficient_quota", "billing_error") for kind in kinds)
         or "credit balance is too low" in words
     )
+
+
+def _about_settings(response: HttpResponse) -> bool:
+    """Return whether a refusal is about what is the same in every request of the run.
+
+    Only fixed words in fixed places count: problems about temperature are no such refusal, even
+    where a server says them back.
+    """
+    error = part(_loaded(response.body), "error")
+    if part(error, "code") in ("unsupported_parameter", "unsupported_value"):
+        return True
+    return error_words(response).lstrip("`'\"").startswith("temperature")
 
 
 def _loaded(body: bytes) -> object:

@@ -1,5 +1,6 @@
 """OpenAI chat completions, the format of most servers: vLLM, Ray Serve LLM, the tutor."""
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from cgd_ray.prompts.messages import Message
@@ -11,10 +12,10 @@ from cgd_ray.teacher.wire.base import (
     Wire,
     count_of,
     is_object,
-    items,
     joined,
     json_object,
     json_request,
+    list_of,
     no_answer,
     part,
     text_of,
@@ -26,12 +27,13 @@ _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com")
 
 def build_request(options: ChatOptions, messages: list[Message], max_tokens: int) -> HttpRequest:
     """Return the request for one completion of at most `max_tokens` tokens."""
-    body = {
+    body: dict[str, Any] = {
         "model": options.model,
         "messages": messages,
         _length_name(options.base_url): max_tokens,
-        "temperature": options.temperature,
     }
+    if options.temperature is not None:
+        body["temperature"] = options.temperature
     return json_request(joined(options.base_url, "/chat/completions"), body)
 
 
@@ -42,7 +44,7 @@ def parse_response(options: ChatOptions, response: HttpResponse) -> Completion:
         TeacherError: there is none; it says whether to try again.
     """
     answer = json_object(response)
-    choice = next(iter(items(answer.get("choices"))), None)
+    choice = next(iter(list_of(answer, "choices") or ()), None)
     message = part(choice, "message")
     if not is_object(message):
         raise no_answer("no choices", answer)
