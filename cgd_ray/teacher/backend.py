@@ -6,8 +6,8 @@ from typing import Protocol
 from yarl import URL
 
 from cgd_ray.settings import TeacherSettings
-from cgd_ray.teacher.aws import aws_region, aws_signature
 from cgd_ray.teacher.asking import Teacher
+from cgd_ray.teacher.aws import aws_region, aws_signature
 from cgd_ray.teacher.credentials import Credentials, HeaderKey, read_api_key
 from cgd_ray.teacher.echo import EchoTeacher
 from cgd_ray.teacher.http import HttpLimits, HttpTeacher

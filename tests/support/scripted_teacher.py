@@ -40,6 +40,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: Any
+    raw: bytes
 
 
 def chat(text: str | None = "a fine answer", **choice: object) -> dict[str, Any]:
@@ -70,8 +71,9 @@ def answer(value: object, status: int = 200, **headers: str) -> Reply:
 class ScriptedTeacher:
     """The server's address, and everything that it was asked."""
 
-    def __init__(self, scripts: Mapping[str, Sequence[Reply]]) -> None:
+    def __init__(self, scripts: Mapping[str, Sequence[Reply]], good: Reply) -> None:
         self._scripts = {problem: list(replies) for problem, replies in scripts.items()}
+        self._good = good
         self.requests: list[Request] = []
         self.port = 0
 
@@ -115,13 +117,13 @@ class ScriptedTeacher:
         body = json.loads(data) if data else None
         found = re.search(r"<problem>\n(.*?)\n</problem>", json.dumps(body).replace("\\n", "\n"))
         problem = found[1] if found else ""
-        request = Request(time.monotonic(), problem, method, path, headers, body)
+        request = Request(time.monotonic(), problem, method, path, headers, body, data)
         self.requests.append(request)
         return request
 
     def _reply(self, request: Request) -> Reply:
         script = self._scripts.get(request.problem)
-        return script.pop(0) if script else answer(chat())
+        return script.pop(0) if script else self._good
 
     async def _send(self, writer: asyncio.StreamWriter, reply: Reply) -> None:
         headers = {**reply.headers, "Content-Length": str(len(reply.body)), "Connection": "close"}
@@ -132,9 +134,16 @@ class ScriptedTeacher:
 
 
 @contextmanager
-def scripted_teacher(scripts: Mapping[str, Sequence[Reply]]) -> Iterator[ScriptedTeacher]:
-    """Run the server in a thread for the length of the block."""
-    teacher = ScriptedTeacher(scripts)
+def scripted_teacher(
+    scripts: Mapping[str, Sequence[Reply]], good: Reply | None = None
+) -> Iterator[ScriptedTeacher]:
+    """Run the server in a thread for the length of the block.
+
+    Args:
+        scripts: replies to the calls about each problem, in order.
+        good: what it answers otherwise; None: an OpenAI chat completion.
+    """
+    teacher = ScriptedTeacher(scripts, good or answer(chat()))
     started, loop = threading.Event(), asyncio.new_event_loop()
     serving = loop.create_task(teacher.serve(started))
 
