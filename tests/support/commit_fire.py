@@ -8,6 +8,7 @@ import multiprocessing as mp
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,9 @@ from tests.support.s3 import BUCKET, S3UnderFire
 FOLDER = "drafts"
 LIMIT_S = 120
 _FORKS = mp.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.support.commit_fire", "pytest"])
+# A child imports the main module again (pytest, a benchmark): let the server have its imports.
+_MAIN = getattr(sys.modules["__main__"], "__spec__", None)
+_FORKS.set_forkserver_preload(["tests.support.commit_fire", *([_MAIN.name] if _MAIN else [])])
 Shard = list[Record]
 Environment = dict[str, str]
 
