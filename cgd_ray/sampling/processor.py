@@ -22,6 +22,7 @@ from cgd_ray.sampling.guard import Chunk
 from cgd_ray.settings import SamplingSettings, StudentSettings
 
 _MAX_FAILED_STARTS = 2  # in a row: memory that a dying engine still holds comes back within these
+_RESOURCES = ("num_cpus", "num_gpus", "resources", "runtime_env")
 _NO_FAULTS = EchoFaults()
 
 
@@ -56,7 +57,13 @@ def sampler(
         options = _vllm_options(source, sampling, student, record, on_gpu=on_gpu)
 
     def step(dataset: Dataset) -> Dataset:
-        answered = dataset.map_batches(engine, batch_format="pyarrow", **options)
+        answered = dataset.map_batches(
+            engine,
+            batch_size=sampling.rows_per_request,
+            batch_format="pyarrow",
+            compute=_pool(sampling),
+            **options,
+        )
         answered.context.max_consecutive_actor_init_deaths = _MAX_FAILED_STARTS
         return answered
 
@@ -92,19 +99,21 @@ class VllmEngine(vLLMEngineStageUDF):
         return pa.Table.from_pylist(rows, schema=ANSWERS)
 
 
+def _pool(sampling: SamplingSettings) -> ActorPoolStrategy:
+    shape = pool_shape(sampling)
+    return ActorPoolStrategy(
+        min_size=sampling.min_replicas,
+        max_size=sampling.max_replicas,
+        max_tasks_in_flight_per_actor=shape.max_tasks_in_flight,
+        max_concurrent_calls_per_actor=shape.max_concurrent_batches,
+    )
+
+
 def _echo_options(
     sampling: SamplingSettings, record: Record, faults: EchoFaults, *, on_gpu: bool
 ) -> dict[str, Any]:
-    shape = pool_shape(sampling)
     return {
         "fn_constructor_kwargs": {"record": record, "faults": faults},
-        "batch_size": sampling.rows_per_request,
-        "compute": ActorPoolStrategy(
-            min_size=sampling.min_replicas,
-            max_size=sampling.max_replicas,
-            max_tasks_in_flight_per_actor=shape.max_tasks_in_flight,
-        ),
-        "max_concurrency": shape.max_concurrent_batches,
         "num_cpus": 1,
         "num_gpus": sampling.num_gpus if on_gpu else 0,
     }
@@ -118,14 +127,11 @@ def _vllm_options(
     *,
     on_gpu: bool,
 ) -> dict[str, Any]:
-    """Return Ray's own arguments for its vLLM stage, with ours among the constructor's."""
-    shape = pool_shape(sampling)
+    """Return what Ray's own processor would start its vLLM actors with, and the record."""
     config = vLLMEngineProcessorConfig(
         model_source=source,
-        concurrency=(sampling.min_replicas, sampling.max_replicas),
         batch_size=sampling.rows_per_request,
-        max_concurrent_batches=shape.max_concurrent_batches,
-        max_tasks_in_flight_per_actor=shape.max_tasks_in_flight,
+        max_concurrent_batches=pool_shape(sampling).max_concurrent_batches,
         engine_kwargs=engine_kwargs(sampling, student, on_gpu=on_gpu),
         placement_group_config=engine_bundle(sampling, on_gpu=on_gpu),
         runtime_env={"env_vars": engine_environment(sampling.kv_cache_gib, on_gpu=on_gpu)},
@@ -139,7 +145,8 @@ def _vllm_options(
     (stage,) = build_processor(config).stages.values()  # pyright: ignore
     options = stage.get_dataset_map_batches_kwargs(sampling.rows_per_request, "unused")
     arguments = {"record": record, "stage": options["fn_constructor_kwargs"]}
-    return {**options, "fn_constructor_kwargs": arguments}
+    resources = {key: options[key] for key in _RESOURCES if key in options}
+    return {"fn_constructor_kwargs": arguments, **resources}
 
 
 def vllm_processor(

@@ -1,28 +1,46 @@
 """Engine answers -> committed drafts: a plain function that a Ray Data task runs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
-from cgd_ray.records import Draft, Failure
+from cgd_ray.records import Draft, Failure, Prompt, from_rows
 from cgd_ray.sampling.answers import is_quarantined
 from cgd_ray.sampling.draft import draft_id, parse_draft
-from cgd_ray.shards import commit_shard, counts_table
+from cgd_ray.shards import commit_shard
 from cgd_ray.store import open_store
+from cgd_ray.teacher.rows import teacher_rows
+
+Count = Callable[[int, int], None]  # rows made, rows failed
 
 
-def write_drafts(batch: pa.Table, root: str, folder: str) -> pa.Table:
-    """Commit the drafts and failures of a table of engine answers; return counts.
+def write_drafts(
+    batch: pa.Table, root: str, folder: str, count: Count, *, hand_on: bool
+) -> pa.Table:
+    """Commit the drafts and failures of a table of engine answers; return the teacher's rows.
 
     Args:
-        batch: rows as `sampling.processor` leaves them.
+        batch: rows as `sampling.processor` leaves them, with their `prompt_record`.
         root: of the store.
         folder: of the stage.
+        count: is told what was committed.
+        hand_on: whether a teacher waits for the drafts; if not, no rows are returned.
     """
-    records = [_outcome(row) for row in batch.to_pylist()]
-    commit_shard(open_store(root), folder, records)
-    failed = sum(isinstance(record, Failure) for record in records)
-    return counts_table(len(records) - failed, failed)
+    rows = batch.to_pylist()
+    outcomes = [_outcome(row) for row in rows]
+    if outcomes:
+        commit_shard(open_store(root), folder, outcomes)
+    drafts = [made for made in outcomes if isinstance(made, Draft)]
+    count(len(drafts), len(outcomes) - len(drafts))
+    if not hand_on:
+        return teacher_rows([], [])
+    drafted = [
+        row["prompt_record"]
+        for row, made in zip(rows, outcomes, strict=True)
+        if isinstance(made, Draft)
+    ]
+    return teacher_rows(from_rows(drafted, Prompt), drafts)
 
 
 def _outcome(row: dict[str, Any]) -> Draft | Failure:

@@ -41,8 +41,8 @@ def questions(num_rows: int) -> pa.Table:
     )
 
 
-def answer(rows: pa.Table, record: Record, poison: set[str], **settings: Any) -> list[dict]:
-    sampling = SamplingSettings(engine="echo", rows_per_request=16, max_num_seqs=32, **settings)
+def answer(rows: pa.Table, record: Record, poison: set[str], batch: int) -> list[dict[str, Any]]:
+    sampling = SamplingSettings(engine="echo", rows_per_request=batch, max_num_seqs=32)
     step = sampler(
         "",
         sampling,
@@ -51,14 +51,16 @@ def answer(rows: pa.Table, record: Record, poison: set[str], **settings: Any) ->
         on_gpu=False,
         echo_faults=EchoFaults(poison_prompt_ids=frozenset(poison)),
     )
-    blocks = [rows.slice(i, 16).combine_chunks() for i in range(0, len(rows), 16)]
+    blocks = [rows.slice(i, batch).combine_chunks() for i in range(0, len(rows), batch)]
     return sorted(step(ray.data.from_arrow(blocks)).take_all(), key=lambda row: row["draft_seed"])
 
 
-@pytest.mark.parametrize("poison", [set(), {"p37"}, {"p5", "p37", "p38"}])
-def test_poison_rows_are_quarantined_and_all_others_drafted_once(tmp_path: Path, poison: set[str]):
+@pytest.mark.parametrize(("poison", "batch"), [({"p37"}, 16), ({"p5", "p6"}, 4)])
+def test_poison_rows_are_quarantined_and_all_others_drafted_once(
+    tmp_path: Path, poison: set[str], batch: int
+):
     record, rows = Record(str(tmp_path), "drafts", 2), questions(96)
-    found = answer(rows, record, poison)
+    found = answer(rows, record, poison, batch)
     assert [row["prompt_id"] for row in found] == [f"p{i}" for i in range(96)]
     for i, row in enumerate(found):
         assert row.keys() == {
