@@ -4,7 +4,7 @@ from collections import Counter
 
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.prompts.sources import load_prompts
-from cgd_ray.records import Prompt
+from cgd_ray.records import Prompt, Record
 from cgd_ray.shards import commit_shard, read_records
 
 
@@ -17,8 +17,9 @@ def make_prompts(ctx: RunContext) -> Summary:
     splits: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     with ctx.progress.stage("prompts", None, "rows") as line:
-        for chunk in load_prompts(ctx.settings.prompts, ctx.settings.run.seed):
-            commit_shard(ctx.store, ctx.folders.prompts, [*chunk.records, *chunk.failures])
+        for chunk in load_prompts(ctx.settings.prompts, ctx.settings.run.seed, ctx.progress.say):
+            rows = [*chunk.records, *chunk.failures]
+            commit_shard(ctx.store, split_folder(ctx.folders.prompts, _split_of(rows[0])), rows)
             splits.update(r.split for r in chunk.records if isinstance(r, Prompt))
             reasons.update(f.reason for f in chunk.failures)
             line.update(splits.total(), reasons.total())
@@ -29,7 +30,16 @@ def make_prompts(ctx: RunContext) -> Summary:
     }
 
 
+def split_folder(folder: str, split: str) -> str:
+    """Return where the prompts of a split are: apart, so that their commits tell them apart."""
+    return f"{folder}/{split}"
+
+
 def read_prompts(ctx: RunContext, split: str) -> dict[str, Prompt]:
     """Return the stored prompts of a split by id."""
-    found = read_records(ctx.store, ctx.folders.prompts, Prompt)
-    return {key: prompt for key, prompt in found.items() if prompt.split == split}
+    return read_records(ctx.store, split_folder(ctx.folders.prompts, split), Prompt)
+
+
+def _split_of(row: Record) -> str:
+    # The id of an unusable row is "unusable:<split>:<place>".
+    return row.split if isinstance(row, Prompt) else row.key.split(":")[1]

@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-import reasoning_gym
-
 from cgd_ray.errors import UserError
 from cgd_ray.prompts.rows import Row
 
@@ -19,6 +17,8 @@ def generated_rows(location: str, options: dict[str, Any], seed: int, split: str
     Raises:
         UserError: the family or an option does not exist, or the family has run out of problems.
     """
+    import reasoning_gym  # seconds, and only these sources need it
+
     family = location.removeprefix(GENERATED)
     first = _stream_seed(seed, split)
     try:

@@ -1,7 +1,9 @@
 """A row of a prompt source as it was read, before anything is made of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from cgd_ray.errors import UserError
 from cgd_ray.identity import content_id
@@ -160,7 +161,11 @@ def test_a_test_prompt_that_is_in_training_is_refused(tmp_path: Path) -> None:
 
 def test_one_file_can_give_both_splits(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ROWS)
-    assert f"prompts.test={path} has no usable rows" in refusal(path, path)
+    with pytest.raises(ValidationError, match=r"prompts\.num_train must be set when prompts\.test"):
+        loaded(path, path)
+    for name, value in {"decontaminate": (), "near_duplicates": 0.8}.items():
+        with pytest.raises(ValidationError, match=f"prompts.{name} compares"):
+            loaded(path, path, num_train=4, **{name: value})
     outcomes = loaded(path, path, num_train=4)
     assert outcomes.failures == ()
     assert [p.text for p in of_split(outcomes, "train")] == [r["prompt"] for r in ROWS[:4]]
@@ -265,7 +270,8 @@ def test_a_chunk_is_of_one_split_in_order_and_of_1024_rows_at_most(
 
 def test_a_chunk_of_long_texts_is_shorter(tmp_path: Path, tests_file: Path) -> None:
     rows = [{"prompt": f"{i} " + "x" * 6_000_000, "answer": "1"} for i in range(4)]
-    settings = PromptSettings(train=str(write(tmp_path / "a.jsonl", rows)), test=str(tests_file))
+    train = str(write(tmp_path / "a.jsonl", rows))
+    settings = PromptSettings(train=train, test=str(tests_file), max_characters=10**7)
     assert [len(c.records) for c in load_prompts(settings, 1)] == [3, 3, 1]
 
 
