@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip install -qq --no-deps
 RUN ?= jobs/runs/demo.toml
 
-.PHONY: help install demo test test-unit check format browser calibration clean
+.PHONY: help install demo test test-unit check format browser calibration chaos clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ browser: # Chromium for the report page's tests, where we may install it; they s
 
 calibration: install ## cgd, cgd + prompt-only rows and distilled_sft in one budget (half an hour)
 	$(VENV)/bin/python -m benchmarks.calibration
+
+chaos: install ## reliability checks with many seeds (an hour); LANES="commits races" for some
+	$(VENV)/bin/python -m benchmarks.chaos $(LANES)
 
 clean: ## remove the demo's work (not .venv)
 	rm -rf .cgd

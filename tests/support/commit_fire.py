@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, product
@@ -28,6 +29,7 @@ FOLDER = "drafts"
 LIMIT_S = 120
 _FORKS = mp.get_context("forkserver")
 # A child imports the main module again (pytest, a benchmark): let the server have its imports.
+warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)
 _MAIN = getattr(sys.modules["__main__"], "__spec__", None)
 _FORKS.set_forkserver_preload(["tests.support.commit_fire", *([_MAIN.name] if _MAIN else [])])
 Shard = list[Record]
