@@ -101,8 +101,8 @@ class ScriptedTeacher:
                 writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, linger)
             elif reply.fault != "close":
                 await self._send(writer, reply)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went away, or the test is over
         finally:
             writer.close()
 

@@ -15,7 +15,7 @@ from cgd_ray.pipeline.teacher_address import check_teacher
 from cgd_ray.prompts.messages import Message
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.teacher.backend import Backend, open_backend, own_base_url
-from cgd_ray.teacher.completion import Completion, TeacherError
+from cgd_ray.teacher.completion import Completion, TeacherError, rejected_completion
 from tests.support.scripted_teacher import (
     Reply,
     ScriptedTeacher,
@@ -24,6 +24,7 @@ from tests.support.scripted_teacher import (
     scripted_teacher,
 )
 from tests.support.sigv4 import expected_signature
+from tests.support.teacher_faults import FAULTS
 
 KEY = "a-key/of+this-test"
 AWS_SECRET = "an/aws+secret"
@@ -237,6 +238,26 @@ def test_the_runs_own_server_may_be_private() -> None:
     with scripted_teacher({}) as server:
         teacher = settings("openai", None, allow_private_address=False)
         assert completed(teacher, server.base_url).text == "a fine answer"
+
+
+# Faults.
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_no_fault_is_misclassified(name: str) -> None:
+    """The table that `benchmarks/teacher_faults.py` makes for other clients too."""
+    fault = FAULTS[name]
+    with scripted_teacher({"q": [fault.reply] * 9}) as server:
+        teacher = settings("openai", server, timeout_s=0.3 if name == "hang" else 30)
+        try:
+            found = completed(teacher)
+        except TeacherError as error:
+            meaning = "stop" if error.stop else "fail" if error.permanent else "retry"
+            assert (meaning, error.retry_after_s or 0.0) == (fault.meaning, fault.wish_s)
+        else:
+            assert rejected_completion("q", "critiques", found) is not None
+            assert fault.meaning == "fail"
+        assert len(server.requests) == 1
 
 
 # Bounds and connections.
