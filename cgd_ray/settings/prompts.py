@@ -56,7 +56,7 @@ class PromptSettings(Section):
     """Two rows with the same prompt text: refuse the file, or keep the first."""
     max_characters: int = Field(default=200_000, ge=1)
     """Longer prompts are failure rows."""
-    near_duplicates: float | None = Field(default=None, gt=0, le=1)
+    near_duplicates: float | None = Field(default=None, ge=0.5, le=1)
     """Training prompts so alike an earlier prompt are failure rows: Jaccard similarity of their
     word triples, as MinHash estimates it. None: not looked for; 0.8 is common."""
     decontaminate: tuple[str, ...] | None = None
