@@ -83,7 +83,7 @@ _LONGEST_PATIENCE = 64
 _HIGH_LATENCY = 1.5  # times the floor: calls may be queueing
 _BUSY_SHARE = 0.8  # of the limit: it is what holds calls back
 _WORTH_A_TRIAL = 0.95  # of the limit: a smaller step would not be seen
-_ROOM = 1.1  # times the calls that the server is seen to work on at once
+_ROOM = 1.25  # times the calls that the server is seen to work on at once
 _SAME_THROUGHPUT = 0.93  # of the earlier one
 _OVERLOAD_CUT = 0.7
 _GROWTH = 0.05  # of the limit a round trip, at least one call
@@ -106,7 +106,7 @@ class InFlightLimit:
     server that only queues is told from one that works harder by trial: when latency rises far
     above the lowest seen, the limit falls to what the server is seen to work on at once
     (throughput times lowest latency). If throughput stays, calls were only queueing, and the lower
-    limit stays; if not, the old limit returns and that latency is the new normal.
+    limit stays; if not, the old limit returns, and the next trial comes later each time.
 
     Args:
         cap: calls at once that are never passed.
@@ -171,8 +171,9 @@ class InFlightLimit:
         self._limit = max(1.0, _OVERLOAD_CUT * min(self._limit, in_flight + 1))
 
     def _answers_a_round(self) -> float:
-        first = math.isinf(self._floor_s)
-        return _FIRST_ROUND if first else max(_SHORTEST_ROUND, _ROUND * self._limit)
+        if math.isinf(self._floor_s):
+            return _FIRST_ROUND
+        return max(_SHORTEST_ROUND, _ROUND * self._limit)
 
     def _grow(self, num_answers: int) -> None:
         slow = max(1.0, _GROWTH * self._limit) / self._limit
@@ -184,7 +185,8 @@ class InFlightLimit:
         self._latency_s = latency_s
         trial, self._trial = self._trial, None
         if trial and throughput < _SAME_THROUGHPUT * trial.answers_a_second:
-            self._limit, self._floor_s = trial.limit, trial.latency_s
+            self._limit = trial.limit
+            self._floor_s = math.sqrt(self._floor_s * trial.latency_s)  # it was taken too low
             self._rounds_to_wait = self._patience
             self._patience = min(_LONGEST_PATIENCE, 2 * self._patience)
             self._settle(latency_s, now_s)
@@ -205,7 +207,7 @@ class InFlightLimit:
 
     def _settle(self, latency_s: float, now_s: float) -> None:
         # Calls that began under the old limit tell nothing about the new one.
-        self._settled_s = now_s + latency_s * _ROOM
+        self._settled_s = now_s + latency_s
         self._start_round()
 
     def _start_round(self) -> None:
