@@ -27,7 +27,7 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-_DRAWS = "draws/v2"  # how seeds become generated prompts
+_DRAWS = "prompts/v3"  # how sources become stored prompts
 
 
 @dataclass(frozen=True, slots=True)

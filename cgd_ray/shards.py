@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,14 @@ from cgd_ray.records import Failure, R, Record, from_table, to_table
 from cgd_ray.store import MissingKey, Store, map_objects
 
 COMPLETE = "COMPLETE.json"
+
+
+class Keys(Protocol):
+    """Anything that knows the keys of some rows: a dictionary, a set, a `KeyIndex`."""
+
+    def __contains__(self, key: str, /) -> bool:
+        """Return whether a row is among them."""
+        ...
 
 
 def commit_shard(store: Store, folder: str, records: Sequence[Record]) -> bool:
@@ -103,12 +111,12 @@ def read_records(store: Store, folder: str, kind: type[R]) -> dict[str, R]:
     return dict(sorted(found.items()))
 
 
-def read_failures(store: Store, folder: str, *made: Mapping[str, Record]) -> dict[str, Failure]:
+def read_failures(store: Store, folder: str, *made: Keys) -> dict[str, Failure]:
     """Return the failures of rows that no later attempt made; permanent ones win."""
     found: dict[str, Failure] = {}
     for table in read_tables(store, folder, Failure):
         for failure in from_table(table, Failure):
-            if any(failure.key in records for records in made):
+            if any(failure.key in keys for keys in made):
                 continue
             if failure.permanent or failure.key not in found:
                 found[failure.key] = failure

@@ -9,7 +9,7 @@ from cgd_ray.evaluation.scoring import score_response
 from cgd_ray.records import Failure, Outcomes, Prompt
 from cgd_ray.sampling.draft import build_draft_messages
 from cgd_ray.settings import EvaluateSettings
-from cgd_ray.teacher.chain import ask
+from cgd_ray.teacher.asking import ask
 from cgd_ray.teacher.completion import Completion, TeacherError
 from cgd_ray.teacher.credentials import HeaderKey
 from cgd_ray.teacher.http import HttpLimits, HttpTeacher

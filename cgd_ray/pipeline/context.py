@@ -22,9 +22,10 @@ class RunContext:
     folders: StageFolders
     work_dir: Path
     progress: Progress
+    retry_failed: bool = False  # try rows again that failed, for good or not
 
 
-def open_context(settings: Settings) -> RunContext:
+def open_context(settings: Settings, *, retry_failed: bool = False) -> RunContext:
     """Return the context of a run; its local servers must be up.
 
     Raises:
@@ -36,4 +37,5 @@ def open_context(settings: Settings) -> RunContext:
         folders=stage_folders(settings, source_versions(settings.prompts)),
         work_dir=Path(settings.run.work_dir),
         progress=Progress(),
+        retry_failed=retry_failed,
     )

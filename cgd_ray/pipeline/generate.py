@@ -1,30 +1,43 @@
-"""Stages 2 and 3 as Ray Data plans: prompts -> drafts -> critiques and refinements.
+"""Stages 2 and 3: prompts -> drafts -> critiques and refinements, streaming or one at a time.
 
-Both plans end in a writing step that commits shards and hands on counts only, so the driver holds
-no text, and what was made before a crash is there after it.
+The driver knows ids and counts; the rows themselves go from store to worker to store.
 """
 
-from functools import partial
-from typing import Any
-
-import pyarrow as pa
-import ray.data
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from cgd_ray.errors import UserError
+from cgd_ray.keys import KeyIndex, key_index, key_set
 from cgd_ray.pipeline.context import RunContext, Summary
-from cgd_ray.pipeline.prompts import read_prompts
+from cgd_ray.pipeline.follow import Teaching, follow
+from cgd_ray.pipeline.plans import DeskLink, draft_plan, stored_plan, teacher_plan
+from cgd_ray.pipeline.prompts import split_folder
+from cgd_ray.pipeline.rows import DraftSource, PromptSource
 from cgd_ray.pipeline.teacher_address import teacher_address
-from cgd_ray.progress import StageLine
-from cgd_ray.records import Critique, Draft, Failure, Prompt, Refinement
-from cgd_ray.runtime import ray_session, use_gpu
-from cgd_ray.sampling.draft import build_draft_messages, draft_id, draft_seed
-from cgd_ray.sampling.processor import echo_processor, vllm_processor
-from cgd_ray.sampling.writer import write_drafts
-from cgd_ray.shards import commit_shard, count_reasons, read_failures, read_records
-from cgd_ray.student import chat_tokenizer, student_source
-from cgd_ray.teacher.actor import TeacherActor
+from cgd_ray.pipeline.units import draft_units, prompt_units
+from cgd_ray.records import Critique, Draft, Failure, Prompt, Record, Refinement
+from cgd_ray.runtime import ray_session
+from cgd_ray.sampling.requests import DraftOptions
+from cgd_ray.shards import committed_files, count_reasons, read_failures
+from cgd_ray.student import student_source
+from cgd_ray.teacher.actor import TeacherPost
+from cgd_ray.teacher.governor import Governor, limits_of
+from cgd_ray.teacher.journal import JOURNAL, read_index, read_usage
+from cgd_ray.teacher.prices import FREE, Price, check_budget, price_of, tokens_usd
 
-_TEACHER_ROWS = 16  # rows in one committed shard of the teacher: what a crash can lose
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Rows of one stage that need no work: made, or failed for good."""
+
+    made: KeyIndex
+    failed: KeyIndex
+
+    @property
+    def all(self) -> KeyIndex:
+        """Return both together."""
+        return key_set(key.decode() for part in (self.made, self.failed) for key in part.keys)
 
 
 def make_drafts(ctx: RunContext) -> Summary:
@@ -33,181 +46,206 @@ def make_drafts(ctx: RunContext) -> Summary:
     Raises:
         UserError: not one could be made.
     """
-    s, store, folder = ctx.settings, ctx.store, ctx.folders.drafts
-    prompts = read_prompts(ctx, "train")
-    total = len(prompts) * s.sampling.num_drafts
-    made = read_records(store, folder, Draft)
-    final = {k for k, f in read_failures(store, folder, made).items() if f.permanent}
-    source = student_source(s.student.model, ctx.work_dir)
-    rows, refused = _draft_rows(ctx, prompts, source, set(made) | final)
-    if refused:
-        commit_shard(store, folder, refused)
-    skipped = len(made) + len(final)
+    source = _prompt_source(ctx)
+    total, done = _num_drafts(ctx), len(source.done)
     with ctx.progress.stage("drafts", total, "rows") as line:
-        line.update(0, len(refused), skipped, "starting the engine")
-        if rows:
-            with ray_session(s.run.num_cpus):
-                _follow(_draft_plan(ctx, rows, source), line, len(refused), skipped)
-    made = read_records(store, folder, Draft)
-    failures = read_failures(store, folder, made)
-    _require_some(made, failures, "drafts")
-    return {
-        "asked": total,
-        "made": len(made),
-        "failed": count_reasons(failures),
-        "tokens": sum(draft.num_tokens for draft in made.values()),
-    }
-
-
-def _draft_rows(
-    ctx: RunContext, prompts: dict[str, Prompt], source: str, done: set[str]
-) -> tuple[list[dict[str, Any]], list[Failure]]:
-    """Return the engine's rows for drafts not done, and a failure for each over-long prompt."""
-    s = ctx.settings
-    tokenizer = chat_tokenizer(source)
-    limit = s.student.max_model_len - s.sampling.max_tokens
-    rows: list[dict[str, Any]] = []
-    refused: list[Failure] = []
-    for prompt in prompts.values():
-        keys = [draft_id(prompt.id, i) for i in range(s.sampling.num_drafts)]
-        todo = [(i, key) for i, key in enumerate(keys) if key not in done]
-        tokens = tokenizer.encode_prompt(build_draft_messages(prompt)) if todo else []
-        for index, key in todo:
-            if len(tokens) > limit:
-                detail = (
-                    f"{len(tokens)} tokens; student.max_model_len={s.student.max_model_len} less "
-                    f"sampling.max_tokens={s.sampling.max_tokens} leaves {limit}"
-                )
-                refused.append(Failure(key, "drafts", "too_long", detail, permanent=True))
-                continue
-            seed = draft_seed(key, s.run.seed)
-            params = {
-                "temperature": s.sampling.temperature,
-                "top_p": s.sampling.top_p,
-                "max_tokens": s.sampling.max_tokens,
-                "seed": seed,
-            }
-            rows.append(
-                {
-                    "prompt_id": prompt.id,
-                    "draft_index": index,
-                    "draft_seed": seed,
-                    "draft_max_tokens": s.sampling.max_tokens,  # the engine drops its parameters
-                    "tokenized_prompt": tokens,
-                    "sampling_params": params,
-                }
-            )
-    return rows, refused
-
-
-def _draft_plan(ctx: RunContext, rows: list[dict[str, Any]], source: str) -> ray.data.Dataset:
-    s = ctx.settings
-    size = s.sampling.rows_per_request
-    dataset = _dataset(rows, size)
-    if s.sampling.engine == "echo":
-        answered = echo_processor(dataset)
-    else:
-        on_gpu = use_gpu(s.sampling.accelerator)
-        answered = vllm_processor(source, s.sampling, s.student, on_gpu=on_gpu)(dataset)
-    write = partial(write_drafts, root=ctx.store.root, folder=ctx.folders.drafts)
-    return answered.map_batches(write, batch_size=size, batch_format="pyarrow")
+        line.update(0, 0, done, "starting the engine")
+        if source.units:
+            with ray_session(ctx.settings.run.num_cpus):
+                desk = DeskLink(Governor(limits_of(ctx.settings.teacher, 0.0)))
+                plan = draft_plan(ctx.settings, source, desk, hand_on=False)
+                follow(plan, desk, line, "drafts", done, _teaching(ctx, total, done))
+    return drafts_summary(ctx)
 
 
 def make_refinements(ctx: RunContext) -> Summary:
     """Ask the teacher for the critiques and refinements that the store lacks.
 
     Raises:
-        UserError: the teacher refuses every call (key, address); what was made is kept.
+        UserError: the teacher refuses every call (key, address), or the run's money is spent; what
+            was made is kept.
     """
     with teacher_address(ctx) as base_url:
-        return _make_taught(ctx, base_url)
+        source = _draft_source(ctx)
+        done = len(source.done)
+        total = len(_ids(ctx, ctx.folders.drafts, Draft))
+        with ctx.progress.stage("teacher", total, "rows") as line:
+            line.update(0, 0, done)
+            if source.units:
+                with ray_session(ctx.settings.run.num_cpus), _teacher_desk(ctx) as desk:
+                    post = _post(ctx, base_url, desk)
+                    plan = teacher_plan(stored_plan(source), ctx.settings, post)
+                    follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done))
+    return refinements_summary(ctx)
 
 
-def _make_taught(ctx: RunContext, base_url: str) -> Summary:
-    s, store, folder = ctx.settings, ctx.store, ctx.folders.refinements
-    prompts = read_prompts(ctx, "train")
-    drafts = read_records(store, ctx.folders.drafts, Draft)
-    made = read_records(store, folder, Refinement)
-    final = {k for k, f in read_failures(store, folder, made).items() if f.permanent}
-    todo = [d for key, d in drafts.items() if key not in made and key not in final]
-    # A critique whose refinement failed is paid for: the next attempt goes on from it.
-    critiqued = read_records(store, folder, Critique)
-    rows = [
-        {
-            "prompt": _plain(prompts[draft.prompt_id]),
-            "draft": _plain(draft),
-            "critique": _plain(critiqued[draft.id]) if draft.id in critiqued else None,
-        }
-        for draft in todo
-    ]
-    skipped = len(made) + len(final)
-    with ctx.progress.stage("teacher", len(drafts), "rows") as line:
-        line.update(0, 0, skipped)
-        if rows:
-            with ray_session(s.run.num_cpus):
-                stop = _follow(_teacher_plan(ctx, rows, base_url), line, 0, skipped)
-                if stop:
-                    raise UserError(
-                        f"the teacher at {base_url} refuses calls ({stop}): check teacher.model "
-                        "and its key; what was made is kept, and the same command goes on"
-                    )
-    critiques = read_records(store, folder, Critique)
-    refinements = read_records(store, folder, Refinement)
-    failures = read_failures(store, folder, refinements)
-    _require_some(refinements, failures, "refinements")
-    calls = [*critiques.values(), *refinements.values()]
+def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
+    """Draft and teach in one streaming plan: the teacher works while the engine samples.
+
+    Raises:
+        UserError: as the two stages alone.
+    """
+    with teacher_address(ctx) as base_url:
+        fresh, stored = _prompt_source(ctx), _draft_source(ctx)
+        total, done = _num_drafts(ctx), len(stored.done)
+        with ctx.progress.stage("generation", total, "rows") as line:
+            line.update(0, 0, done, "starting the engine")
+            with ray_session(ctx.settings.run.num_cpus), _teacher_desk(ctx) as desk:
+                rows = [stored_plan(stored)] if stored.units else []
+                if fresh.units:
+                    rows.append(draft_plan(ctx.settings, fresh, desk, hand_on=True))
+                if rows:
+                    joined = rows[0].union(*rows[1:]) if rows[1:] else rows[0]
+                    plan = teacher_plan(joined, ctx.settings, _post(ctx, base_url, desk))
+                    follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done))
+    return drafts_summary(ctx), refinements_summary(ctx)
+
+
+def drafts_summary(ctx: RunContext) -> Summary:
+    """Return the counts of a drafted run.
+
+    Raises:
+        UserError: not one draft could be made.
+    """
+    folder = ctx.folders.drafts
+    made = _ids(ctx, folder, Draft)
+    failures = read_failures(ctx.store, folder, made)
+    _require_some(made, failures, "drafts")
     return {
-        "asked": len(drafts),
-        "critiqued": len(critiques),
-        "refined": len(refinements),
+        "asked": _num_drafts(ctx),
+        "made": len(made),
         "failed": count_reasons(failures),
-        "input_tokens": sum(call.num_input_tokens for call in calls),
-        "cached_tokens": sum(call.num_cached_tokens for call in calls),
-        "output_tokens": sum(call.num_output_tokens for call in calls),
+        "tokens": _sum(ctx, folder, "num_tokens", Draft),
     }
 
 
-def _teacher_plan(ctx: RunContext, rows: list[dict[str, Any]], base_url: str) -> ray.data.Dataset:
+def refinements_summary(ctx: RunContext) -> Summary:
+    """Return the counts of a taught run.
+
+    Raises:
+        UserError: not one refinement could be made.
+    """
+    folder = ctx.folders.refinements
+    refined = _ids(ctx, folder, Refinement)
+    failures = read_failures(ctx.store, folder, refined)
+    _require_some(refined, failures, "refinements")
+    price = price_of(ctx.settings.teacher)
+    return {
+        "asked": len(_ids(ctx, ctx.folders.drafts, Draft)),
+        "critiqued": len(_ids(ctx, folder, Critique)),
+        "refined": len(refined),
+        "failed": count_reasons(failures),
+        "input_tokens": _sum(ctx, folder, "num_input_tokens", Critique, Refinement),
+        "cached_tokens": _sum(ctx, folder, "num_cached_tokens", Critique, Refinement),
+        "output_tokens": _sum(ctx, folder, "num_output_tokens", Critique, Refinement),
+        "usd": price and _spent_usd(ctx, price),
+    }
+
+
+def journal_folder(ctx: RunContext) -> str:
+    """Return where this run's own paid answers are."""
+    return f"{JOURNAL}/{ctx.folders.refinements}"
+
+
+def _prompt_source(ctx: RunContext) -> PromptSource:
     s = ctx.settings
-    return _dataset(rows, _TEACHER_ROWS).map_batches(
-        TeacherActor,
-        fn_constructor_args=(s.teacher, base_url, ctx.store.root, ctx.folders.refinements),
-        batch_size=_TEACHER_ROWS,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=s.teacher.num_actors),
-        max_concurrency=max(2, -(-s.teacher.max_in_flight // _TEACHER_ROWS)),
-        num_cpus=0.5,
+    done = _done(ctx, ctx.folders.drafts, Draft).all
+    per_unit = max(1, s.sampling.rows_per_request // s.sampling.num_drafts)
+    files = committed_files(ctx.store, split_folder(ctx.folders.prompts, "train"), Prompt)
+    return PromptSource(
+        root=ctx.store.root,
+        folder=ctx.folders.drafts,
+        units=tuple(prompt_units(files, s.sampling.num_drafts, done, per_unit)),
+        done=done,
+        tokenizer=student_source(s.student.model, ctx.work_dir),
+        options=DraftOptions(
+            s.sampling.num_drafts,
+            s.sampling.temperature,
+            s.sampling.top_p,
+            s.sampling.max_tokens,
+            s.student.max_model_len,
+            s.run.seed,
+        ),
     )
 
 
-def _dataset(rows: list[dict[str, Any]], block_rows: int) -> ray.data.Dataset:
-    """Return a data set of equal blocks, the same for the same rows."""
-    table = pa.Table.from_pylist(rows)
-    starts = range(0, len(rows), block_rows)
-    return ray.data.from_arrow([table.slice(i, block_rows).combine_chunks() for i in starts])
+def _draft_source(ctx: RunContext) -> DraftSource:
+    done = _done(ctx, ctx.folders.refinements, Refinement).all
+    prompts = split_folder(ctx.folders.prompts, "train")
+    files = list(committed_files(ctx.store, prompts, Prompt))
+    drafts = committed_files(ctx.store, ctx.folders.drafts, Draft)
+    return DraftSource(
+        root=ctx.store.root,
+        units=tuple(draft_units(drafts, done, ctx.settings.sampling.rows_per_request)),
+        done=done,
+        prompt_files=tuple(file.key for file in files),
+        prompts=key_index((key, i) for i, file in enumerate(files) for key in file.ids),
+    )
 
 
-def _follow(plan: ray.data.Dataset, line: StageLine, failed: int, skipped: int) -> str | None:
-    """Run a plan, showing the counts of each shard as it lands; return a reason to stop, if any."""
-    made = 0
-    line.update(made, failed, skipped, "starting")
-    for row in plan.iter_rows():
-        made += row["made"]
-        failed += row["failed"]
-        line.update(made, failed, skipped)
-        if row["stop"]:
-            return row["stop"]
-    line.update(made, failed, skipped)
-    return None
+@contextmanager
+def _teacher_desk(ctx: RunContext) -> Iterator[DeskLink]:
+    """Yield the desk of a run whose teacher calls cost money.
+
+    Raises:
+        UserError: there is a cap on money and no price.
+    """
+    t = ctx.settings.teacher
+    price = price_of(t)
+    check_budget(t, price)
+    spent = _spent_usd(ctx, price) if price else 0.0
+    yield DeskLink(Governor(limits_of(t, spent)))
 
 
-def _plain(record: Prompt | Draft | Critique) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.SCHEMA.names}
+def _spent_usd(ctx: RunContext, price: Price) -> float:
+    """Return what this run's answers have cost: the journal holds every one that was paid."""
+    used = read_usage(ctx.store, journal_folder(ctx))
+    tokens = (used.num_input_tokens, used.num_cached_tokens, used.num_output_tokens)
+    return tokens_usd(price, *tokens)
 
 
-def _require_some(made: dict[str, Any], failures: dict[str, Failure], what: str) -> None:
+def _teaching(ctx: RunContext, total: int, done: int) -> Teaching:
+    t = ctx.settings.teacher
+    price = price_of(t)
+    return Teaching(total, done, t.max_usd, priced=price is not None and price != FREE)
+
+
+def _post(ctx: RunContext, base_url: str, desk: DeskLink) -> TeacherPost:
+    return TeacherPost(
+        base_url=base_url,
+        root=ctx.store.root,
+        folder=ctx.folders.refinements,
+        journal_folder=journal_folder(ctx),
+        index=read_index(ctx.store),
+        exchange=desk.exchange,
+        count=desk.counter("teacher"),
+        reuse_refusals=not ctx.retry_failed,
+    )
+
+
+def _done(ctx: RunContext, folder: str, kind: type[Record]) -> Done:
+    made = _ids(ctx, folder, kind)
+    failures = {} if ctx.retry_failed else read_failures(ctx.store, folder, made)
+    return Done(made, key_set(key for key, f in failures.items() if f.permanent))
+
+
+def _ids(ctx: RunContext, folder: str, kind: type[Record]) -> KeyIndex:
+    files = committed_files(ctx.store, folder, kind)
+    return key_set(key for file in files for key in file.ids)
+
+
+def _sum(ctx: RunContext, folder: str, column: str, *kinds: type[Record]) -> int:
+    return sum(file.sums[column] for file in committed_files(ctx.store, folder, *kinds))
+
+
+def _num_drafts(ctx: RunContext) -> int:
+    prompts = _ids(ctx, split_folder(ctx.folders.prompts, "train"), Prompt)
+    return len(prompts) * ctx.settings.sampling.num_drafts
+
+
+def _require_some(made: KeyIndex, failures: dict[str, Failure], what: str) -> None:
     """Refuse to go on, and to call the stage finished, when every row failed."""
-    if made:
+    if len(made):
         return
     commonest = next(iter(failures.values()), None)
     detail = f"; for example {commonest.row_id}: {commonest.detail}" if commonest else ""

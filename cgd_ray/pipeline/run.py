@@ -9,7 +9,7 @@ from cgd_ray.noise import say
 from cgd_ray.pipeline.context import RunContext, Summary, open_context
 from cgd_ray.pipeline.models import trained_model
 from cgd_ray.pipeline.names import PAGE, SUMMARY
-from cgd_ray.pipeline.stages import finished, folder_of, require, run_stage
+from cgd_ray.pipeline.stages import finished, folder_of, require, run_generation, run_stage
 from cgd_ray.pipeline.teacher_address import check_teacher
 from cgd_ray.processes import require_free_port
 from cgd_ray.runtime import ray_session
@@ -40,8 +40,23 @@ def generate(settings: Settings) -> None:
     with opened(settings) as ctx:
         _check_teacher(ctx)
         with _session(ctx, "refinements"):
-            for key in ("prompts", "drafts", "refinements"):
-                run_stage(ctx, key)
+            run_stage(ctx, "prompts")
+            run_generation(ctx)
+
+
+def drafts(settings: Settings) -> None:
+    """Make the drafts alone, after the prompts."""
+    with opened(settings) as ctx:
+        run_stage(ctx, "prompts")
+        run_stage(ctx, "drafts")
+
+
+def teach(settings: Settings) -> None:
+    """Make critiques and refinements of the stored drafts."""
+    with opened(settings) as ctx:
+        require(ctx, "drafts")
+        _check_teacher(ctx)
+        run_stage(ctx, "refinements")
 
 
 def examples(settings: Settings) -> None:
@@ -82,7 +97,9 @@ def run(settings: Settings) -> None:
             _check_port(settings)
             _check_teacher(ctx)
         with _session(ctx, "scores"):
-            for key in ("prompts", "drafts", "refinements", "curated", "examples", "checkpoint"):
+            run_stage(ctx, "prompts")
+            run_generation(ctx)
+            for key in ("curated", "examples", "checkpoint"):
                 run_stage(ctx, key)
             scores = run_stage(ctx, "scores")
         run_stage(ctx, "report")

@@ -7,6 +7,7 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cgd_ray.errors import UserError
 from cgd_ray.pipeline.context import RunContext, Summary
@@ -117,10 +118,27 @@ def run_stage(ctx: RunContext, key: str) -> Summary:
     if done is not None:
         ctx.progress.skipped(wanted.name, f"{wanted.phrase(done)} ({folder})")
         return done
-    module, _, function = wanted.make.partition(":")
     start = time.monotonic()
-    summary: Summary = getattr(importlib.import_module(module), function)(ctx)
+    summary: Summary = _function(wanted.make)(ctx)
     # Of this attempt: a stage that was killed and resumed reports its last part only.
     summary["seconds"] = round(time.monotonic() - start, 3)
     mark_complete(ctx.store, folder, summary)
     return summary
+
+
+def run_generation(ctx: RunContext) -> None:
+    """Make drafts and refinements, both in one streaming plan where neither is finished."""
+    if finished(ctx, "drafts") is not None or finished(ctx, "refinements") is not None:
+        run_stage(ctx, "drafts")
+        run_stage(ctx, "refinements")
+        return
+    start = time.monotonic()
+    drafts, refinements = _function("cgd_ray.pipeline.generate:make_both")(ctx)
+    seconds = round(time.monotonic() - start, 3)
+    for key, summary in (("drafts", drafts), ("refinements", refinements)):
+        mark_complete(ctx.store, folder_of(ctx, key), {**summary, "seconds": seconds})
+
+
+def _function(name: str) -> Callable[[RunContext], Any]:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)

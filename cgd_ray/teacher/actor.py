@@ -4,65 +4,78 @@ It imports no Ray: Ray Data instantiates it, and so can a test or a debugger.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cgd_ray.records import Critique, Draft, Failure, Prompt, Record, from_rows
+from cgd_ray.records import Failure, Record
 from cgd_ray.settings import TeacherSettings
-from cgd_ray.shards import commit_shard, counts_table
+from cgd_ray.shards import commit_shard
 from cgd_ray.store import open_store
-from cgd_ray.teacher.backend import Backend, open_backend
+from cgd_ray.teacher.backend import open_backend
 from cgd_ray.teacher.chain import teach_all
+from cgd_ray.teacher.governor import Grant, Report
+from cgd_ray.teacher.journal import Journal, JournalIndex
+from cgd_ray.teacher.journaled import JournaledTeacher
+from cgd_ray.teacher.permits import Permits
+from cgd_ray.teacher.prices import price_of
+from cgd_ray.teacher.rows import read_teacher_rows
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherPost:
+    """Where an actor works: addresses, folders, and whom it tells."""
+
+    base_url: str
+    root: str  # of the store
+    folder: str  # of the stage
+    journal_folder: str  # of this run's own answers
+    index: JournalIndex  # what the journal held when the stage began
+    exchange: Callable[[Report], Awaitable[Grant]]  # the limits of the whole cluster
+    count: Callable[[int, int], None]  # is told the rows committed: made, failed
+    reuse_refusals: bool  # False asks again what was refused before
 
 
 class TeacherActor:
     """Holds one API client; criticises, refines and commits the drafts of each table.
 
-    A table's rows are `prompt`, `draft` and, where an earlier attempt has paid for it, `critique`.
-
     Args:
         settings: of the teacher.
-        base_url: root of its API.
-        root: of the store.
-        folder: of the stage.
+        post: where it works.
     """
 
-    def __init__(self, settings: TeacherSettings, base_url: str, root: str, folder: str) -> None:
+    def __init__(self, settings: TeacherSettings, post: TeacherPost) -> None:
         self._settings = settings
-        self._base_url = base_url
-        self._store = open_store(root)
-        self._folder = folder
-        self._client: Backend | None = None
+        self._post = post
+        self._store = open_store(post.root)
         self._gate = asyncio.Semaphore(settings.max_in_flight)
+        self._teacher: JournaledTeacher | None = None
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return counts; refinements, critiques and failures are in the store by then."""
-        rows = batch.to_pylist()
-        prompts = from_rows((row["prompt"] for row in rows), Prompt)
-        drafts = from_rows((row["draft"] for row in rows), Draft)
-        critiques = [_critique(row.get("critique")) for row in rows]
-        todo = list(zip(prompts, drafts, critiques, strict=True))
-        taught = await teach_all(self._teacher(), todo, self._settings, self._gate)
+        """Commit what the teacher makes of the rows; return no rows."""
+        rows = read_teacher_rows(batch)
+        taught = await teach_all(self._asker(), rows, self._settings, self._gate)
         outcomes = taught.outcomes
         records: list[Record] = [*outcomes.records, *outcomes.failures]
         if records:
-            await asyncio.to_thread(commit_shard, self._store, self._folder, records)
-        failed = len(outcomes.failures)
-        stop = f"{taught.stop.reason}: {taught.stop.detail}" if taught.stop else None
+            await asyncio.to_thread(commit_shard, self._store, self._post.folder, records)
         made = len({record.key for record in outcomes.records}) - _half_made(outcomes.failures)
-        return counts_table(made, failed, stop)
+        self._post.count(made, len(outcomes.failures))
+        return pa.table({"rows": [len(rows)]})
 
-    def _teacher(self) -> Backend:
-        # Made on first use: the key is read where it is used.
-        if self._client is None:
-            self._client = open_backend(self._settings, self._base_url)
-        return self._client
-
-
-def _critique(row: dict[str, Any] | None) -> Critique | None:
-    return from_rows([row], Critique)[0] if row else None
+    def _asker(self) -> JournaledTeacher:
+        # Made on first use: its parts belong to the event loop that calls.
+        if self._teacher is None:
+            s, post = self._settings, self._post
+            self._teacher = JournaledTeacher(
+                open_backend(s, post.base_url),
+                Permits(post.exchange, s.max_in_flight, price_of(s)),
+                Journal(self._store, post.journal_folder, post.index),
+                s,
+                reuse_refusals=post.reuse_refusals,
+            )
+        return self._teacher
 
 
 def _half_made(failures: Sequence[Failure]) -> int:

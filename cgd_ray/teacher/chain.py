@@ -1,80 +1,44 @@
-"""One draft's two-turn chat with the teacher, with retries: critique, then refinement."""
+"""One draft's two-turn chat with the teacher: critique, then refinement."""
 
 import asyncio
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from cgd_ray.prompts.messages import Message
-from cgd_ray.records import Critique, Draft, Failure, Outcomes, Prompt
+from cgd_ray.records import Critique, Failure, Outcomes
 from cgd_ray.settings import TeacherSettings
-from cgd_ray.teacher.completion import Completion, TeacherError
-from cgd_ray.teacher.critique import build_critique_messages, parse_critique
-from cgd_ray.teacher.refinement import build_refinement_messages, parse_refinement
-from cgd_ray.teacher.retry import backoff_s
-
-# What to teach; with the critique where an earlier attempt has paid for it.
-TeacherRow = tuple[Prompt, Draft, Critique | None]
+from cgd_ray.teacher import critique, refinement
+from cgd_ray.teacher.asking import Asker
+from cgd_ray.teacher.completion import TeacherError
+from cgd_ray.teacher.rows import TeacherRow
 
 
-class Teacher(Protocol):
-    """Anything that answers chats."""
-
-    async def complete(self, messages: list[Message], max_tokens: int) -> Completion:
-        """Return the answer to one chat. Raises TeacherError."""
-        ...
-
-
-async def ask(
-    teacher: Teacher, messages: list[Message], max_tokens: int, max_attempts: int
-) -> Completion:
-    """Call until there is an answer, the error is final or the attempts are spent.
-
-    Raises:
-        TeacherError: the last error.
-    """
-    draw = random.Random()
-    for attempt in range(1, max_attempts + 1):
-        try:
-            return await teacher.complete(messages, max_tokens)
-        except TeacherError as error:
-            if error.permanent or error.stop or attempt == max_attempts:
-                raise
-            await asyncio.sleep(backoff_s(attempt, error.retry_after_s, draw))
-    raise AssertionError("max_attempts is at least 1")
-
-
-async def teach(teacher: Teacher, row: TeacherRow, settings: TeacherSettings) -> Outcomes:
+async def teach(teacher: Asker, row: TeacherRow, settings: TeacherSettings) -> Outcomes:
     """Return the critique and refinement of a draft, or the failure that ended the chat.
 
     Raises:
-        TeacherError: no call can succeed (a refused key): the whole stage must stop.
+        TeacherError: no call can succeed (a refused key, spent money): the stage must stop.
     """
-    prompt, draft, critique = row
+    prompt, draft = row
     made: tuple[Critique, ...] = ()
     try:
-        if critique is None:
-            messages = build_critique_messages(prompt, draft)
-            limit = settings.critique_max_tokens
-            answer = await ask(teacher, messages, limit, settings.max_attempts)
-            parsed = parse_critique(draft, answer)
-            if isinstance(parsed, Failure):
-                return Outcomes(failures=(parsed,))
-            critique = parsed
-        made = (critique,)
-        messages = build_refinement_messages(prompt, draft, critique)
-        answer = await ask(teacher, messages, settings.refinement_max_tokens, settings.max_attempts)
+        messages = critique.build_critique_messages(prompt, draft)
+        answer = await teacher.ask(messages, settings.critique_max_tokens, critique.TEMPLATE)
+        parsed = critique.parse_critique(draft, answer)
+        if isinstance(parsed, Failure):
+            return Outcomes(failures=(parsed,))
+        made = (parsed,)
+        messages = refinement.build_refinement_messages(prompt, draft, parsed)
+        answer = await teacher.ask(messages, settings.refinement_max_tokens, refinement.TEMPLATE)
     except TeacherError as error:
         if error.stop:
             raise
         stage = "refinements" if made else "critiques"
         failure = Failure(draft.id, stage, error.reason, error.detail, error.permanent)
         return Outcomes(made, (failure,))
-    refinement = parse_refinement(critique, answer)
-    if isinstance(refinement, Failure):
-        return Outcomes(made, (refinement,))
-    return Outcomes((critique, refinement))
+    refined = refinement.parse_refinement(parsed, answer)
+    if isinstance(refined, Failure):
+        return Outcomes(made, (refined,))
+    return Outcomes((parsed, refined))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +50,7 @@ class TaughtRows:
 
 
 async def teach_all(
-    teacher: Teacher,
+    teacher: Asker,
     rows: Sequence[TeacherRow],
     settings: TeacherSettings,
     gate: asyncio.Semaphore,

@@ -46,6 +46,11 @@ class TeacherError(Exception):
         self.retry_after_s = retry_after_s
 
 
+def is_usable(answer: Completion) -> bool:
+    """Return whether an answer is whole and was not refused."""
+    return rejected_completion("", "", answer) is None
+
+
 def rejected_completion(row_id: str, stage: str, answer: Completion) -> Failure | None:
     """Return why an answer cannot be used, as a permanent failure; None if it can."""
     if answer.refusal:

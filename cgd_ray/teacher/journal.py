@@ -39,7 +39,7 @@ class Question:
 
     provider: str  # wire format, such as "openai"
     model: str
-    temperature: float
+    temperature: float | None  # None: the provider's default
     max_tokens: int
     template: str  # version of the words that ask
     messages: tuple[Message, ...]

@@ -2,8 +2,8 @@
 
 from cgd_ray.examples.objectives import Chain
 from cgd_ray.records import Critique, Draft, Failure, Prompt, Refinement
-from cgd_ray.teacher.chain import TeacherRow
 from cgd_ray.teacher.completion import Completion
+from cgd_ray.teacher.rows import TeacherRow
 
 
 def prompt(text: str = "What is 2 + 3?", **values: object) -> Prompt:
@@ -61,6 +61,6 @@ def chain(
     return Chain(prompt(problem, **values), draft(answer), critique(comment), refinement(corrected))
 
 
-def teacher_row(problem: str, made: Critique | None = None) -> TeacherRow:
+def teacher_row(problem: str) -> TeacherRow:
     """Return a row for the teacher whose ids are made of its problem."""
-    return prompt(problem, id=problem), draft(id=f"{problem}/0", prompt_id=problem), made
+    return prompt(problem, id=problem), draft(id=f"{problem}/0", prompt_id=problem)

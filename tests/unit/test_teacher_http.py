@@ -20,6 +20,7 @@ from cgd_ray.teacher.http import HttpLimits, HttpTeacher
 from cgd_ray.teacher.refinement import build_refinement_messages
 from cgd_ray.teacher.wire.base import ChatOptions
 from cgd_ray.teacher.wire.openai import OPENAI
+from tests.support.plain_asker import PlainAsker
 from tests.support.records import completion, teacher_row
 from tests.support.scripted_teacher import (
     KEY,
@@ -48,7 +49,8 @@ def taught(
         backend = HttpTeacher(OPENAI, options, HeaderKey(KEY), limits)
         try:
             rows = [teacher_row(problem) for problem in problems]
-            return await teach_all(backend, rows, SETTINGS, asyncio.Semaphore(in_flight))
+            asker = PlainAsker(backend, SETTINGS.max_attempts)
+            return await teach_all(asker, rows, SETTINGS, asyncio.Semaphore(in_flight))
         finally:
             await backend.close()
 
@@ -301,7 +303,7 @@ def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         assert request.body["model"] == "asked-for"
         assert request.body["temperature"] == 0.25
         assert request.body["max_tokens"] == max_tokens
-    asked, given, _ = teacher_row("q")
+    asked, given = teacher_row("q")
     assert first.body["messages"] == build_critique_messages(asked, given)
     assert second.body["messages"] == build_refinement_messages(asked, given, made)
 
@@ -310,7 +312,7 @@ def test_a_gate_holds_the_chats_under_way() -> None:
     under_way = highest = 0
 
     class Slow:
-        async def complete(self, messages: object, max_tokens: int) -> object:
+        async def ask(self, messages: object, max_tokens: int, template: str) -> object:
             nonlocal under_way, highest
             under_way += 1
             highest = max(highest, under_way)

@@ -1,0 +1,45 @@
+"""Where the workers of one generation meet: the teacher's limits, and counts for the live line."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from cgd_ray.teacher.governor import Governor, Grant, Report, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class DeskStatus:
+    """What is known at one moment."""
+
+    made: dict[str, int]  # rows committed since the stage began, by stage
+    failed: dict[str, int]
+    teacher: Usage
+
+
+class Desk:
+    """One object for a whole cluster; Ray makes an actor of it.
+
+    Args:
+        governor: of the teacher's calls.
+    """
+
+    def __init__(self, governor: Governor) -> None:
+        self._governor = governor
+        self._made: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+
+    def exchange(self, report: Report) -> Grant:
+        """Take a worker's report of its calls, and say how many more it may make."""
+        return self._governor.exchange(report)
+
+    def count(self, stage: str, made: int, failed: int) -> None:
+        """Add rows that a worker has committed."""
+        self._made[stage] += made
+        self._failed[stage] += failed
+
+    def halt(self, reason: str) -> None:
+        """Let no further call start."""
+        self._governor.halt(reason)
+
+    def status(self) -> DeskStatus:
+        """Return what is known now."""
+        return DeskStatus(dict(self._made), dict(self._failed), self._governor.usage())
