@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,9 @@ from cgd_ray.store import MissingKey, Store, StoreError
 
 _BEATS_PER_LEASE = 3
 _POLLS_PER_BEAT = 2
+# Stops the main thread as Ctrl-C does. Not SIGINT itself, which is ignored by whatever a script
+# started in its background.
+_STOP = signal.SIGUSR2
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class Lease:
             try:
                 if not still_owner(self._store, self.folder, self.epoch):
                     self._lost.set()
-                    on_lost()
+                    if not self._done.is_set():
+                        on_lost()
                     return
                 _put_beat(self._store, self.folder, self.epoch, number)
             except (StoreError, OSError):
@@ -125,26 +129,25 @@ def owned(
         lease_s: silence after which another process may take over.
         me: who asks; None: this process.
         on_lost: called in a thread when another process has taken over; None interrupts the main
-            thread as Ctrl-C does.
+            thread as Ctrl-C does, and then only the main thread may own a run.
 
     Raises:
         UserError: another process owns the run, or took it over during the block.
     """
     lease = _acquire(store, folder, lease_s, me or this_process())
-    thread = threading.Thread(
-        target=lease.beat_until_done, args=(lease_s, on_lost or _interrupt_main), daemon=True
-    )
-    thread.start()
-    try:
+    with _stopping() if on_lost is None else nullcontext(on_lost) as stop:
+        thread = threading.Thread(target=lease.beat_until_done, args=(lease_s, stop), daemon=True)
+        thread.start()
         try:
-            yield lease
-        finally:
-            lease.stop_beating()
-            thread.join(lease_s)
-            lease.release()
-    except KeyboardInterrupt:
-        lease.check()
-        raise
+            try:
+                yield lease
+            finally:
+                lease.stop_beating()
+                thread.join(lease_s)
+                lease.release()
+        except KeyboardInterrupt:
+            lease.check()
+            raise
     lease.check()
 
 
@@ -248,8 +251,13 @@ def _started_ticks(pid: int) -> int | None:
     return None if state in "ZX" else int(rest[18])
 
 
-def _interrupt_main() -> None:
-    """Stop the main thread as Ctrl-C does, out of a blocking call too."""
+@contextmanager
+def _stopping() -> Generator[Callable[[], None]]:
+    """Yield what interrupts the main thread, out of a blocking call too."""
     ident = threading.main_thread().ident
     assert ident is not None  # it was started
-    signal.pthread_kill(ident, signal.SIGINT)
+    before = signal.signal(_STOP, signal.default_int_handler)
+    try:
+        yield lambda: signal.pthread_kill(ident, _STOP)
+    finally:
+        signal.signal(_STOP, before)

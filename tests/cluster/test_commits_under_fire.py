@@ -6,6 +6,7 @@
 import pytest
 
 from tests.support.commit_fire import brown_out, kill_everywhere, race_commits, server_killed
+from tests.support.lease_fire import contend
 from tests.support.row_checker import Violations
 from tests.support.s3 import s3_under_fire
 
@@ -39,3 +40,9 @@ def test_commits_ride_out_a_brown_out(fire):
 def test_commits_ride_out_a_killed_server(fire):
     report = server_killed(fire, "killed", away_s=1)
     assert report.violations == Violations()
+
+
+def test_of_the_drivers_that_contend_for_a_run_on_s3_one_owns_it(fire):
+    report = contend(fire, seed=1, num_rounds=2)
+    assert report.num_one_winner == report.num_rounds == 2
+    assert report.num_fenced == report.num_paused

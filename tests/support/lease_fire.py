@@ -11,7 +11,7 @@ from cgd_ray.records import Draft
 from cgd_ray.shards import read_records
 from tests.support.s3 import BUCKET, S3UnderFire
 
-LEASE_S = 1.5
+LEASE_S = 3.0
 _LIMIT_S = 60
 _HOSTS = ("", "", "elsewhere", "faraway")  # two contenders of this machine, two of others
 

@@ -35,7 +35,9 @@ def start(store: LocalStore) -> Iterator[Start]:
     """Return the starter of a driver of the run, a process that then holds the lease or ended."""
     with ExitStack() as stack:
 
-        def starter(host: str = "") -> subprocess.Popen[str]:
+        def starter(
+            host: str = "", prepare: Callable[[], None] | None = None
+        ) -> subprocess.Popen[str]:
             command = [sys.executable, "-m", "tests.support.lease_holder"]
             process = subprocess.Popen(
                 [*command, store.root, "run", str(LEASE_S), host],
@@ -44,6 +46,7 @@ def start(store: LocalStore) -> Iterator[Start]:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                preexec_fn=prepare,
             )
             stack.enter_context(process)
             stack.callback(process.kill)
@@ -107,7 +110,8 @@ def test_a_killed_driver_of_another_machine_is_replaced_after_its_lease(start, s
 
 
 def test_a_paused_owner_finds_itself_fenced_and_its_commits_do_no_harm(start, store):
-    first = start()
+    # As a script starts it in its background: deaf to Ctrl-C.
+    first = start(prepare=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     first.send_signal(signal.SIGSTOP)
     second = start()
     assert second.first_line == "epoch 2"
