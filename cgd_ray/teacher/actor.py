@@ -13,7 +13,7 @@ from cgd_ray.records import Failure, Record
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.shards import commit_shard
 from cgd_ray.store import open_store
-from cgd_ray.teacher.backend import open_backend
+from cgd_ray.teacher.backend import Backend, open_backend
 from cgd_ray.teacher.chain import teach_all
 from cgd_ray.teacher.governor import Grant, Report
 from cgd_ray.teacher.journal import Journal, JournalIndex
@@ -50,6 +50,7 @@ class TeacherActor:
         self._post = post
         self._store = open_store(post.root)
         self._gate = asyncio.Semaphore(settings.max_in_flight)
+        self._client: Backend | None = None
         self._teacher: JournaledTeacher | None = None
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
@@ -64,13 +65,21 @@ class TeacherActor:
         self._post.count(made, len(outcomes.failures))
         return pa.table({"rows": [len(rows)]})
 
+    async def close(self) -> None:
+        """Tell the governor the last of the calls and close the connections."""
+        if self._client is not None:
+            await self._permits.close()
+            await self._client.close()
+
     def _asker(self) -> JournaledTeacher:
         # Made on first use: its parts belong to the event loop that calls.
         if self._teacher is None:
             s, post = self._settings, self._post
+            self._client = open_backend(s, post.base_url)
+            self._permits = Permits(post.exchange, s.max_in_flight, price_of(s))
             self._teacher = JournaledTeacher(
-                open_backend(s, post.base_url),
-                Permits(post.exchange, s.max_in_flight, price_of(s)),
+                self._client,
+                self._permits,
                 Journal(self._store, post.journal_folder, post.index),
                 s,
                 reuse_refusals=post.reuse_refusals,

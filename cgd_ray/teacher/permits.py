@@ -97,6 +97,11 @@ class Permits:
             self._fatal = self._fatal or f"{error.reason}: {error.detail}"
         self._wake()
 
+    async def close(self) -> None:
+        """Wait until the governor knows of every call that ended."""
+        if self._pump is not None:
+            await self._pump
+
     def now_s(self) -> float:
         """Return the time."""
         return self._clock()
