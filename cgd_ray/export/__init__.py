@@ -1,0 +1,1 @@
+"""The generated chains as a data set that others can load."""
