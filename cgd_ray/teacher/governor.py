@@ -126,6 +126,7 @@ class _Client:
     heard_s: float
     in_flight: int = 0
     tokens: int = 0
+    charged_tokens: float = 0.0  # for them, against the rate limit
     usd: float = 0.0
     lost_usd: float = 0.0  # under way when it was lost: it may have been billed
     totals: Totals = field(default_factory=Totals)
@@ -148,6 +149,7 @@ class Governor:
         self._clients: dict[str, _Client] = {}
         self._totals = Totals()
         self._lost_usd = 0.0
+        self._used, self._estimated = 1.0, 1.0  # tokens of late calls, by halves forgotten
         self._paused_until_s = -math.inf
         self._swept_s = -math.inf
         self._num_active = 1
@@ -194,9 +196,7 @@ class Governor:
         self._totals = add(self._totals, news)
         self._lost_usd -= client.lost_usd
         if known and self._tokens:
-            # What ended or was given up, at what it really used; charged when it started.
-            more = news.num_limited_tokens - (client.tokens - report.reserved_tokens)
-            self._tokens.correct(more, now_s - self._in_flight.latency_s)
+            self._correct_tokens(self._tokens, client, report, news, now_s)
         if known and news.num_overloads:
             self._in_flight.overloaded(self._num_in_flight(), now_s)
         if report.pause_s > 0:
@@ -207,6 +207,20 @@ class Governor:
         self._clients[report.client_id] = client
         # The first report tells the past: paid for, but of no use to limits on the present.
         return client, news if known else Totals()
+
+    def _correct_tokens(
+        self, limit: RateLimit, client: _Client, report: Report, news: Totals, now_s: float
+    ) -> None:
+        """Charge calls that ended for what they used, and learn how far estimates are off."""
+        ended = client.tokens - report.reserved_tokens
+        charged = client.charged_tokens * ended / client.tokens if client.tokens else 0.0
+        client.charged_tokens -= charged
+        limit.correct(news.num_limited_tokens - charged, now_s - self._in_flight.latency_s)
+        if news.num_answers:
+            self._used += news.num_limited_tokens
+            self._estimated += ended
+        if self._estimated > (self._limits.max_tokens_per_minute or math.inf):
+            self._used, self._estimated = self._used / 2, self._estimated / 2
 
     def _grant(self, client: _Client, wants: tuple[Want, ...], now_s: float) -> tuple[int, float]:
         """Return how many wants may start now, and the wait of the next, in seconds."""
@@ -220,7 +234,9 @@ class Governor:
             if self._requests:
                 self._requests.take(1, now_s)
             if self._tokens:
-                self._tokens.take(want.tokens, now_s)
+                charge = want.tokens * self._used / self._estimated
+                client.charged_tokens += charge
+                self._tokens.take(charge, now_s)
         return len(wants), _LONGEST_WAIT_S
 
     def _wait_s(self, want: Want, now_s: float) -> float:
@@ -236,7 +252,8 @@ class Governor:
         if self._requests:
             wait = max(wait, self._requests.wait_s(1, now_s))
         if self._tokens:
-            wait = max(wait, self._tokens.wait_s(want.tokens, now_s))
+            charge = want.tokens * self._used / self._estimated
+            wait = max(wait, self._tokens.wait_s(charge, now_s))
         return max(wait, _SHORTEST_WAIT_S * self._num_active) if wait > 0 else 0.0
 
     def _turn_s(self, in_flight: int) -> float:
@@ -289,3 +306,4 @@ class Governor:
                 client.lost_usd = client.usd
                 self._lost_usd += client.usd
                 client.in_flight, client.tokens, client.usd = 0, 0, 0.0
+                client.charged_tokens = 0.0
