@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl
 
-import httpx
+import httpx2
 import pyarrow as pa
 
 from cgd_ray.errors import UserError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 HUB = "hf:"
 _OPTIONS = ("config", "split", "revision")
 _ROWS_AT_A_TIME = 1024
+_LONGEST_REASON = 200  # characters
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -44,7 +46,7 @@ def parse_hub(location: str, setting: str) -> HubSource:
     name, _, query = location.removeprefix(HUB).partition("?")
     options = dict(parse_qsl(query))
     unknown = [option for option in options if option not in _OPTIONS]
-    if unknown or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+    if unknown or not _NAME.fullmatch(name):
         raise UserError(
             f"{setting}={location} is not of the form hf:owner/name?config=..&split=..&revision=.."
         )
@@ -65,10 +67,10 @@ def hub_version(location: str, setting: str) -> str:
 
     try:
         found = HfApi().dataset_info(source.name, revision=source.revision).sha
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError, httpx2.HTTPError) as error:
         raise UserError(
-            f"{setting}={location}: the hub does not tell its commit ({_first_line(error)}); with "
-            "?revision=<40 hex digits> it is not asked"
+            f"{setting}={location}: the hub does not tell its commit ({_in_one_line(error)}): "
+            "check the name, HF_TOKEN and HF_ENDPOINT, or name ?revision=<40 hex digits> of a cached copy"
         ) from error
     if found is None:
         raise UserError(f"{setting}={location}: the hub knows no commit of it")
@@ -93,17 +95,19 @@ def hub_rows(location: str, setting: str) -> Iterator[Row]:
 
 def _load(source: HubSource, location: str, setting: str) -> "Dataset":
     try:
-        from datasets import load_dataset
+        from datasets import disable_progress_bars, load_dataset
     except ImportError as error:
         raise UserError(
             f"{setting}={location} needs the package datasets: pip install 'cgd_ray[hub]'"
         ) from error
+    disable_progress_bars()
     commit = hub_version(location, setting)
     try:
         return load_dataset(source.name, source.config, split=source.split, revision=commit)
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        raise UserError(f"{setting}={location} cannot be loaded: {_first_line(error)}") from error
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        raise UserError(f"{setting}={location} cannot be loaded: {_in_one_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " .."
