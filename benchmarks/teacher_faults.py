@@ -17,6 +17,7 @@ import aiohttp
 import openai
 import ray
 import ray.data
+import ray.exceptions
 from ray.data.llm import HttpRequestProcessorConfig, build_processor
 
 from benchmarks.results import write_result
