@@ -21,6 +21,7 @@ from cgd_ray.store import Entry, LocalStore, Store, open_store, split_location
 
 _ROWS_AT_A_TIME = 1024
 _LONGEST_LINE = 256 << 20  # bytes: a file without line ends must not fill the memory
+_SPLITS = "dataset_dict.json"  # beside the folders of splits that `save_to_disk` writes
 _BOM = b"\xef\xbb\xbf"
 _Values = Iterator[tuple[int, dict[str, Any]]]  # rows, numbered
 
@@ -34,7 +35,13 @@ def prompt_files(location: str, setting: str) -> list[Entry]:
     root, pattern = split_location(location)
     store = open_store(root)
     store.check(setting)
-    entries = [e for e in store.list(pattern.split("*")[0]) if _matches(e.key, pattern)]
+    listed = list(store.list(pattern.split("*")[0]))
+    if any(entry.key == f"{pattern.rstrip('/')}/{_SPLITS}" for entry in listed):
+        raise UserError(
+            f"{setting}={location} holds the splits of a data set: name one, such as "
+            f"{location.rstrip('/')}/{setting.rpartition('.')[2]}"
+        )
+    entries = [entry for entry in listed if _matches(entry.key, pattern)]
     if not entries:
         known = ", ".join(_READERS)
         raise UserError(f"{setting}={location} matches no prompt file ({known})")
@@ -79,7 +86,7 @@ def _parquet_rows(path: Path, key: str) -> _Values:
         with pq.ParquetFile(path) as file:
             batches = file.iter_batches(batch_size=_ROWS_AT_A_TIME)
             yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key} is not a readable parquet file: {_first_line(error)}") from error
 
 
@@ -88,12 +95,13 @@ def _arrow_rows(path: Path, key: str) -> _Values:
     try:
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             yield from enumerate((row for batch in stream for row in batch.to_pylist()), 1)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key} is not a readable Arrow file: {_first_line(error)}") from error
 
 
 def _csv_rows(path: Path, key: str) -> _Values:
     """Read a table with a header line; every value stays the text that it is."""
+    csv.field_size_limit(_LONGEST_LINE)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, values in enumerate(csv.DictReader(file, strict=True), 1):

@@ -70,7 +70,8 @@ def hub_version(location: str, setting: str) -> str:
     except (OSError, ValueError, httpx2.HTTPError) as error:
         raise UserError(
             f"{setting}={location}: the hub does not tell its commit ({_in_one_line(error)}): "
-            "check the name, HF_TOKEN and HF_ENDPOINT, or name ?revision=<40 hex digits> of a cached copy"
+            "check the name, HF_TOKEN and HF_ENDPOINT, or name ?revision=<40 hex digits> of a "
+            "cached copy"
         ) from error
     if found is None:
         raise UserError(f"{setting}={location}: the hub knows no commit of it")

@@ -72,7 +72,10 @@ class PromptSettings(Section):
     @property
     def splits_one_file(self) -> bool:
         """Whether training and test are the head and tail of the same files."""
-        return self.test == self.train and not self.train.startswith(_GENERATED)
+        # Of a hub data set, each setting reads the split of its own name if none is named.
+        own_splits = self.train.startswith("hf:") and "split=" not in self.train
+        drawn = self.train.startswith(_GENERATED)
+        return self.test == self.train and not drawn and not own_splits
 
     @model_validator(mode="after")
     def _generated_sources_need_a_number(self) -> Self:

@@ -1,13 +1,7 @@
-"""Prompt sources: good files of every kind, and each way in which a file can be bad."""
+"""Prompts of a run: which rows are taken, in what order, and how the splits are kept apart."""
 
-import csv
-import gzip
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -15,103 +9,14 @@ from cgd_ray.errors import UserError
 from cgd_ray.identity import content_id
 from cgd_ray.prompts.seen import SeenIds
 from cgd_ray.prompts.sources import load_prompts, source_versions
-from cgd_ray.records import Outcomes, Prompt
+from cgd_ray.records import Outcomes
 from cgd_ray.settings import PromptSettings
-
-ROWS = [{"prompt": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(6)]
-TEST = [{"prompt": f"What is {i} + 2?", "answer": str(i + 2)} for i in range(3)]
-
-
-def write(path: Path, rows: Sequence[dict[str, object]]) -> Path:
-    """Write rows in the format that the file's name asks for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(list(rows)), path)
-    elif path.suffix == ".arrow":
-        table = pa.Table.from_pylist(list(rows))
-        with pa.ipc.new_stream(path, table.schema) as stream:
-            stream.write_table(table)
-    elif path.suffix == ".csv":
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
-    return path
+from tests.support.prompt_files import ROWS, TEST, joined, loaded, of_split, refusal, write
 
 
 @pytest.fixture
 def tests_file(tmp_path: Path) -> Path:
     return write(tmp_path / "test" / "t.jsonl", TEST)
-
-
-def loaded(train: Path | str, test: Path | str | None, **values: object) -> Outcomes:
-    settings = PromptSettings(train=str(train), test=test and str(test), **values)
-    return joined(settings, 1)
-
-
-def joined(settings: PromptSettings, seed: int) -> Outcomes:
-    """Return all chunks as one, training first."""
-    chunks = list(load_prompts(settings, seed))
-    records = sorted((r for c in chunks for r in c.records), key=lambda r: r.split == "test")
-    return Outcomes(tuple(records), tuple(f for c in chunks for f in c.failures))
-
-
-def refusal(train: Path | str, test: Path | str | None, **values: object) -> str:
-    with pytest.raises(UserError) as raised:
-        loaded(train, test, **values)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
-
-
-def of_split(outcomes: Outcomes, split: str) -> list[Prompt]:
-    return [p for p in outcomes.records if isinstance(p, Prompt) and p.split == split]
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet", "a.arrow", "a.csv"])
-def test_every_format_gives_the_same_prompts(tmp_path: Path, tests_file: Path, name: str) -> None:
-    outcomes = loaded(write(tmp_path / name, ROWS), tests_file)
-    train = of_split(outcomes, "train")
-    assert [(p.text, p.reference) for p in train] == [(r["prompt"], r["answer"]) for r in ROWS]
-    assert [p.id for p in train] == [content_id(r["prompt"]) for r in ROWS]
-    assert {p.source for p in train} == {str(tmp_path / name)}
-    assert len(of_split(outcomes, "test")) == 3
-    assert outcomes.failures == ()
-
-
-@pytest.mark.parametrize(
-    ("location", "number"),
-    [
-        ("data", 6),
-        ("data/", 6),
-        ("data/*.jsonl", 2),
-        ("data/*.parquet", 2),
-        ("data/*/c.parquet", 1),
-        ("d*/a.jsonl", 1),
-        ("*.jsonl", 2),
-    ],
-)
-def test_folders_and_globs(tmp_path: Path, tests_file: Path, location: str, number: int) -> None:
-    write(tmp_path / "train" / "data" / "a.jsonl", ROWS[:1])
-    write(tmp_path / "train" / "data" / "b.jsonl", ROWS[1:2])
-    write(tmp_path / "train" / "data" / "b.jsonl.gz", ROWS[2:4])
-    write(tmp_path / "train" / "data" / "deep" / "c.parquet", ROWS[4:5])
-    write(tmp_path / "train" / "data" / "d.parquet", ROWS[5:])
-    (tmp_path / "train" / "data" / "README.md").write_text("no prompts")
-    write(tmp_path / "train" / "database" / "x.parquet", TEST)
-    outcomes = loaded(f"{tmp_path}/train/{location}", tests_file)
-    assert len(of_split(outcomes, "train")) == number
-
-
-def test_a_relative_glob_stays_in_the_folder(
-    tmp_path: Path, tests_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "here" / "a.jsonl", ROWS)
-    monkeypatch.chdir(tmp_path / "here")
-    assert len(of_split(loaded("*.jsonl", tests_file), "train")) == 6
-    assert len(of_split(loaded("a.jsonl", tests_file), "train")) == 6
 
 
 def test_columns_have_the_names_that_settings_give(tmp_path: Path, tests_file: Path) -> None:
@@ -179,81 +84,6 @@ def test_limits_take_the_first_rows(tmp_path: Path, tests_file: Path) -> None:
     assert len(of_split(loaded(path, tests_file, num_train=99), "train")) == 6
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "said"),
-    [
-        ("a.jsonl", b"", "has no usable rows (0 unusable)"),
-        ("a.jsonl", b"\n \n", "has no usable rows (0 unusable)"),
-        ("a.jsonl", b'{"prompt": ""}', "has no column 'answer'"),
-        (
-            "a.jsonl",
-            b'{"prompt": "", "answer": "1"}',
-            "has no usable rows (1 unusable; for example a.jsonl:1: the prompt is empty)",
-        ),
-        ("a.jsonl", b'{"prompt": "x", "answer": "1"}\n\n{"prompt"', "a.jsonl:3 is not JSON"),
-        ("a.jsonl", b"[1, 2]", "a.jsonl:1 is not a JSON object"),
-        ("a.jsonl", b'{"prompt": "x", "answer": ' + b"1" * 5000 + b"}", "a.jsonl:1 is not JSON"),
-        ("a.jsonl", b'{"prompt": ' + b"[" * 10**6, "a.jsonl:1 is not JSON"),
-        ("a.jsonl", b'{"prompt": "\xff"}', "a.jsonl:1 is not UTF-8 text"),
-        ("a.jsonl.gz", b"not gzip", "a.jsonl.gz is not readable after line 0"),
-        ("a.jsonl.gz", gzip.compress(b"x" * 999)[:-9], "a.jsonl.gz is not readable after line 0"),
-        ("a.jsonl.gz", gzip.compress(b"x")[:10] + b"\xff" * 20, "is not readable after line 0"),
-        ("a.parquet", b"", "a.parquet is not a readable parquet file"),
-        ("a.parquet", b"PAR1 nonsense PAR1", "a.parquet is not a readable parquet file"),
-    ],
-)
-def test_bad_files_are_named(
-    tmp_path: Path, tests_file: Path, name: str, data: bytes, said: str
-) -> None:
-    (tmp_path / name).write_bytes(data)
-    assert said in refusal(tmp_path / name, tests_file)
-
-
-def test_a_truncated_parquet_file_is_named(tmp_path: Path, tests_file: Path) -> None:
-    path = write(tmp_path / "a.parquet", ROWS)
-    path.write_bytes(path.read_bytes()[:-20])
-    assert "a.parquet is not a readable parquet file" in refusal(path, tests_file)
-
-
-@pytest.mark.parametrize("location", ["no.jsonl", "*.parquet", "empty", "a.txt"])
-def test_a_location_that_matches_nothing_is_named(
-    tmp_path: Path, tests_file: Path, location: str
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "a.txt").write_text("prompt,answer\n")
-    said = refusal(tmp_path / location, tests_file)
-    assert f"prompts.train={tmp_path / location} matches no prompt file (.jsonl" in said
-
-
-def test_unusable_rows_are_failures_and_the_rest_is_unharmed(
-    tmp_path: Path, tests_file: Path
-) -> None:
-    bad = ["", None, "   ", 7, ["x"], "a\0b", "lone \ud800 surrogate"]
-    rows = [*ROWS, *({"prompt": text, "answer": "1"} for text in bad)]
-    outcomes = loaded(write(tmp_path / "a.jsonl", rows), tests_file)
-    assert [p.text for p in of_split(outcomes, "train")] == [r["prompt"] for r in ROWS]
-    assert [f.reason for f in outcomes.failures] == ["empty_prompt"] * 5 + ["bad_text"] * 2
-    assert all(f.permanent and f.stage == "prompts" for f in outcomes.failures)
-    assert [f.detail for f in outcomes.failures] == [
-        "a.jsonl:7: the prompt is empty",
-        "a.jsonl:8: the prompt is empty",
-        "a.jsonl:9: the prompt is empty",
-        "a.jsonl:10: the prompt is not text",
-        "a.jsonl:11: the prompt is not text",
-        "a.jsonl:12: the prompt holds NUL or lone surrogate characters",
-        "a.jsonl:13: the prompt holds NUL or lone surrogate characters",
-    ]
-    assert len({f.key for f in outcomes.failures}) == len(bad)
-
-
-def test_unusable_rows_of_two_files_of_one_name_are_two_failures(tmp_path: Path) -> None:
-    empty = {"prompt": "", "answer": "1"}
-    train = write(tmp_path / "train" / "a.jsonl", [empty, *ROWS])
-    test = write(tmp_path / "test" / "a.jsonl", [empty, *TEST])
-    keys = [failure.key for failure in loaded(train, test).failures]
-    assert len(set(keys)) == 2
-
-
 def test_a_chunk_is_of_one_split_in_order_and_of_1024_rows_at_most(
     tmp_path: Path, tests_file: Path
 ) -> None:
@@ -302,19 +132,25 @@ def test_ids_are_remembered_with_their_places() -> None:
     assert [seen.place(x) for x in ("0" * 16, "f" * 16, content_id("other"))] == [None] * 3
 
 
-def test_a_row_is_named_by_its_line(tmp_path: Path, tests_file: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"prompt": "x", "answer": "1"}\n\n\n{"prompt": "", "answer": "1"}\n')
-    (failure,) = loaded(path, tests_file).failures
-    assert failure.detail.startswith("a.jsonl:4:")
+def test_a_hub_data_set_named_twice_is_two_splits() -> None:
+    both = "hf:owner/name"
+    assert not PromptSettings(train=both, test=both).splits_one_file
+    one = f"{both}?split=train"
+    assert PromptSettings(train=one, test=one, num_train=5).splits_one_file
 
 
-def test_line_separators_inside_a_text_are_text(tmp_path: Path, tests_file: Path) -> None:
-    rows = [{"prompt": "a\u2028b\u0085c\r\nd", "answer": "1"}]
-    path = tmp_path / "a.jsonl"
-    path.write_bytes((json.dumps(rows[0], ensure_ascii=False) + "\r\n").encode())
-    (train,) = of_split(loaded(path, tests_file), "train")
-    assert train.text == rows[0]["prompt"]
+def test_a_source_is_told_with_the_shape_that_it_has(tmp_path: Path, tests_file: Path) -> None:
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    train = write(tmp_path / "a.jsonl", [{"messages": turns}, {"messages": turns[1:]}])
+    told: list[str] = []
+    settings = PromptSettings(train=str(train), test=str(tests_file))
+    _, chunk = load_prompts(settings, 1, told.append)
+    assert told == [
+        f"prompts.test={tests_file} read as prompts.shape=columns",
+        f"prompts.train={train} read as prompts.shape=messages",
+    ]
+    assert [(p.text, p.solution) for p in chunk.records] == [("Why?", "So.")]
+    assert [f.reason for f in chunk.failures] == ["no_question"]
 
 
 GENERATED = "reasoning-gym:chain_sum"
@@ -387,18 +223,6 @@ def test_versions_change_with_the_files(tmp_path: Path) -> None:
     assert source_versions(PromptSettings(train=GENERATED, num_train=1, num_test=1)) == ()
     with pytest.raises(UserError, match="matches no"):
         source_versions(PromptSettings(train=str(tmp_path / "no.jsonl"), test=str(test)))
-
-
-def test_real_data_sets_load(datasets_dir: Path) -> None:
-    settings = PromptSettings(
-        train=str(datasets_dir / "gsm8k/train.jsonl.gz"),
-        test=str(datasets_dir / "gsm8k/test.jsonl"),
-        num_train=50,
-        num_test=20,
-    )
-    outcomes = joined(settings, 1)
-    assert (len(of_split(outcomes, "train")), len(of_split(outcomes, "test"))) == (50, 20)
-    assert outcomes.failures == ()
 
 
 def test_a_test_prompt_without_a_reference_is_a_failure_row(tmp_path: Path) -> None:
