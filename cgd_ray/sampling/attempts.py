@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from cgd_ray.errors import UserError
 from cgd_ray.sampling.answers import quarantined
 from cgd_ray.sampling.guard import (
     Chunk,
@@ -21,6 +22,7 @@ from cgd_ray.sampling.guard import (
 )
 from cgd_ray.store import Store, open_store
 
+_TOO_MANY_POISON = 4  # rows of one batch; else an engine that always dies restarts for days
 _SHARED = "shared"  # the batch ran beside others, so its death may be theirs
 
 
@@ -55,6 +57,9 @@ class Attempts:
 
         Returns:
             N rows as `answers.ANSWERS` says.
+
+        Raises:
+            UserError: row after row brings the engine down, so the engine is at fault.
         """
         batch = batch_name(row_ids)
         async with self._gate.shared():
@@ -71,6 +76,12 @@ class Attempts:
         markers = await asyncio.to_thread(self._markers, batch)
         deaths = count_deaths(markers)
         plan = plan_chunks(num_rows, deaths, self._record.max_attempts)
+        if len(plan.poison) >= _TOO_MANY_POISON:
+            raise UserError(
+                f"the engine died {sum(deaths.values())} times on one batch, for each of "
+                f"{len(plan.poison)} rows alone: it is the engine, not the rows; check "
+                "student.model and the sampling settings against the engine's log"
+            )
         parts: dict[int, pa.Table] = {}
         for chunk in plan.chunks:
             marker = marker_name(chunk, deaths.get(chunk, 0) + 1)

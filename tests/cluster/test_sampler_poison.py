@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import ray
 import ray.data
 
 from cgd_ray.runtime import ray_session
@@ -16,29 +15,13 @@ from cgd_ray.sampling.echo import EchoFaults
 from cgd_ray.sampling.processor import sampler
 from cgd_ray.settings import SamplingSettings, StudentSettings
 from cgd_ray.store import open_store
+from tests.support.draft_rows import draft_rows
 
 
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     with ray_session(4):
         yield
-
-
-def questions(num_rows: int) -> pa.Table:
-    return pa.Table.from_pylist(
-        [
-            {
-                "prompt_id": f"p{i}",
-                "draft_index": 0,
-                "draft_seed": i,
-                "draft_max_tokens": 8,
-                "prompt_record": {"id": f"p{i}", "reference": None if i % 2 else str(i)},
-                "tokenized_prompt": [i, i + 1],
-                "sampling_params": {"temperature": 0.0, "max_tokens": 8},
-            }
-            for i in range(num_rows)
-        ]
-    )
 
 
 def answer(rows: pa.Table, record: Record, poison: set[str], batch: int) -> list[dict[str, Any]]:
@@ -59,7 +42,7 @@ def answer(rows: pa.Table, record: Record, poison: set[str], batch: int) -> list
 def test_poison_rows_are_quarantined_and_all_others_drafted_once(
     tmp_path: Path, poison: set[str], batch: int
 ):
-    record, rows = Record(str(tmp_path), "drafts", 2), questions(96)
+    record, rows = Record(str(tmp_path), "drafts", 2), draft_rows(96)
     found = answer(rows, record, poison, batch)
     assert [row["prompt_id"] for row in found] == [f"p{i}" for i in range(96)]
     for i, row in enumerate(found):
@@ -78,6 +61,6 @@ def test_poison_rows_are_quarantined_and_all_others_drafted_once(
             assert is_quarantined(row["__inference_error__"])
             assert "2 times" in row["__inference_error__"]
         else:
-            assert (row["generated_text"], row["num_generated_tokens"]) == (f"{i} {i + 1}", 2)
+            assert (row["generated_text"], row["num_generated_tokens"]) == (f"{3 + i} {4 + i}", 2)
             assert row["__inference_error__"] == ""
     assert not list(open_store(str(tmp_path)).list("drafts/attempts/"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from cgd_ray.errors import UserError
 from cgd_ray.sampling.answers import ANSWERS, is_quarantined
 from cgd_ray.sampling.attempts import Attempts, Record, forget_attempts
 from cgd_ray.sampling.guard import Chunk, max_deaths
@@ -58,6 +59,11 @@ def test_all_but_the_poison_rows_are_answered_in_order(record: Record, deadly: s
         assert is_quarantined(row["__inference_error__"]) == (i in deadly)
         assert row["generated_text"] == ("" if i in deadly else str(i))
     assert not markers(record)
+
+
+def test_an_engine_that_always_dies_is_not_blamed_on_the_rows(record: Record):
+    with pytest.raises(UserError, match="it is the engine, not the rows; check student.model"):
+        run_until_answered(record, set(range(20)))
 
 
 def test_a_lost_batch_has_the_engine_to_itself(record: Record):
