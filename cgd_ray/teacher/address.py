@@ -26,6 +26,11 @@ def check_base_url(base_url: str, *, allow_private: bool) -> None:
         port = parsed.port or 443
     except ValueError as error:
         raise UserError(f"teacher.base_url={base_url} is malformed: {error}") from error
+    if parsed.username is not None or parsed.password is not None:
+        raise UserError(
+            "teacher.base_url holds a user name or password: set teacher.api_key_env or "
+            "teacher.api_key_file instead"
+        )
     if parsed.scheme not in ("http", "https") or not parsed.hostname:
         raise UserError(f"teacher.base_url={base_url} is not an http(s) address")
     try:

@@ -130,13 +130,18 @@ def test_addresses(address: str, refused: str | None) -> None:
         "http://[::1]/v1",
         "http://2130706433/v1",
         "http://0x7f.1/v1",
-        "http://user:password@127.0.0.1/v1",
     ],
 )
 def test_a_private_url_needs_leave(url: str) -> None:
     with pytest.raises(UserError, match=r"private address: set teacher\.allow_private_address"):
         check_base_url(url, allow_private=False)
     check_base_url(url, allow_private=True)
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(UserError, match=r"teacher\.api_key_file") as raised:
+        check_base_url("https://me:hunter2@8.8.8.8/v1", allow_private=True)
+    assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize("url", ["http://169.254.169.254/latest", "http://[::ffff:a9fe:a9fe]"])
