@@ -1,6 +1,5 @@
 """Prompts -> answers on a pool of engine actors: the only file that knows `ray.data.llm`."""
 
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -147,17 +146,3 @@ def _vllm_options(
     arguments = {"record": record, "stage": options["fn_constructor_kwargs"]}
     resources = {key: options[key] for key in _RESOURCES if key in options}
     return {"fn_constructor_kwargs": arguments, **resources}
-
-
-def vllm_processor(
-    source: str, sampling: SamplingSettings, student: StudentSettings, *, on_gpu: bool
-) -> Callable[[Dataset], Dataset]:
-    """Return `sampler` with its record in a temporary folder."""
-    record = Record(f"{tempfile.gettempdir()}/cgd_ray", "drafts", sampling.max_attempts)
-    return sampler(source, sampling, student, record, on_gpu=on_gpu)
-
-
-def echo_processor(dataset: Dataset) -> Dataset:
-    """Answer every prompt with its own token ids."""
-    sampling = SamplingSettings(engine="echo")
-    return vllm_processor("", sampling, StudentSettings(), on_gpu=False)(dataset)
