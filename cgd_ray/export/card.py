@@ -37,18 +37,7 @@ def dataset_card(facts: CardFacts) -> str:
     state = "" if facts.finished else "\nGeneration was not finished when this was exported.\n"
     cost = "not known" if facts.usd is None else f"{facts.usd:.2f} US dollars"
     settings = json.dumps(facts.settings, indent=2, ensure_ascii=False)
-    return f"""---
-# license: FILL IN before you publish, see "Licence" below
-pretty_name: {json.dumps(facts.name)}
-tags:
-- critique-guided-distillation
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
----
-
+    return f"""{_header(facts.name)}
 # {facts.name}
 
 Chains of Critique-Guided Distillation (arXiv 2505.11628), made by cgd_ray: a student drafts an
@@ -95,6 +84,21 @@ Rows that are not here, or are marked as rejected:
 ```json
 {settings}
 ```
+"""
+
+
+def _header(name: str) -> str:
+    return f"""---
+# license: FILL IN before you publish, see "Licence" below
+pretty_name: {json.dumps(name)}
+tags:
+- critique-guided-distillation
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*.parquet
+---
 """
 
 
