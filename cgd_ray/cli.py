@@ -13,19 +13,8 @@ from pathlib import Path
 from cgd_ray.errors import UserError
 from cgd_ray.noise import noise_to_file
 from cgd_ray.plan import derive, describe
-from cgd_ray.settings import Settings, load
-
-VERBS = {
-    "run": ("cgd_ray.pipeline.run:run", "everything, from prompts to report"),
-    "prompts": ("cgd_ray.pipeline.run:prompts", "load the problems"),
-    "generate": ("cgd_ray.pipeline.run:generate", "drafts, critiques and refinements"),
-    "examples": ("cgd_ray.pipeline.run:examples", "verify, tokenize and pack"),
-    "train": ("cgd_ray.pipeline.run:train", "fine-tune the student"),
-    "serve": ("cgd_ray.pipeline.serve:serve", "serve base and student over the OpenAI API"),
-    "evaluate": ("cgd_ray.pipeline.run:evaluate", "ask both models, grade, compare"),
-    "report": ("cgd_ray.pipeline.run:report", "write the page and summary.json"),
-    "doctor": ("cgd_ray.doctor:doctor", "say what is installed, reachable and missing"),
-}
+from cgd_ray.settings import load
+from cgd_ray.verbs import VERBS, Verb
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,21 +25,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fine-tune, serve, evaluate.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, (_, help_text) in VERBS.items():
-        add_arguments(verbs.add_parser(verb, help=help_text, description=help_text))
+    for name, verb in VERBS.items():
+        add_arguments(verbs.add_parser(name, help=verb.help, description=verb.help), verb)
     args = parser.parse_args(argv)
     return run_verb(args.verb, args)
 
 
-def job(verb: str, work: Callable[[Settings], None], argv: Sequence[str] | None = None) -> int:
+def job(verb: str, work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
     """Run a script of `jobs/`: parse, print the arithmetic, do its work."""
-    parser = argparse.ArgumentParser(description=VERBS[verb][1])
-    add_arguments(parser)
+    parser = argparse.ArgumentParser(description=VERBS[verb].help)
+    add_arguments(parser, VERBS[verb])
     return run_verb(verb, parser.parse_args(argv), work)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every verb takes."""
+def add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> None:
+    """Add what every verb takes, and its own options."""
     parser.add_argument("run_file", metavar="RUN.toml", help="settings of the run")
     parser.add_argument(
         "overrides", nargs="*", metavar="section.setting=value", help="change single settings"
@@ -58,27 +47,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print settings and arithmetic, and stop"
     )
+    for option in verb.options:
+        parser.add_argument(option.flag, **option.settings)
 
 
-def run_verb(
-    verb: str, args: argparse.Namespace, work: Callable[[Settings], None] | None = None
-) -> int:
+def run_verb(name: str, args: argparse.Namespace, work: Callable[..., None] | None = None) -> int:
     """Print the arithmetic, then do the work of a verb."""
+    verb = VERBS[name]
     try:
         settings = load(args.run_file, args.overrides)
         if args.dry_run:
             print(json.dumps(settings.model_dump(mode="json"), indent=2))
             print(describe(settings, derive(settings)))
             return 0
-        if verb not in ("doctor", "serve", "report"):
+        if verb.announces:
             print(f"{settings.run.name}\n{describe(settings, derive(settings))}", file=sys.stderr)
-        log = Path(settings.run.work_dir) / "logs" / f"{verb}.log"
+        flags = [option.flag.removeprefix("--").replace("-", "_") for option in verb.options]
+        log = Path(settings.run.work_dir) / "logs" / f"{name}.log"
         with noise_to_file(log):
-            (work or _function(verb))(settings)
-        if verb == "run":
+            (work or _function(verb))(settings, **{flag: getattr(args, flag) for flag in flags})
+        if name == "run":
             print(" ".join(["serve it    cgd serve", args.run_file, *args.overrides]))
     except UserError as error:
-        print(f"cgd {verb}: {error}", file=sys.stderr)
+        print(f"cgd {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
@@ -86,8 +77,8 @@ def run_verb(
     return 0
 
 
-def _function(verb: str) -> Callable[[Settings], None]:
-    module, _, name = VERBS[verb][0].partition(":")
+def _function(verb: Verb) -> Callable[..., None]:
+    module, _, name = verb.function.partition(":")
     return getattr(importlib.import_module(module), name)
 
 

@@ -44,7 +44,9 @@ class StageFolders:
     report: str
 
 
-def stage_folders(settings: Settings, source_versions: tuple[str, ...]) -> StageFolders:
+def stage_folders(
+    settings: Settings, source_versions: tuple[str, ...], retries: int = 0
+) -> StageFolders:
     """Return where each stage of this run keeps its output.
 
     Settings that change speed but not content (replicas, actors, timeouts, ports) do not count.
@@ -52,6 +54,7 @@ def stage_folders(settings: Settings, source_versions: tuple[str, ...]) -> Stage
     Args:
         settings: the run's settings.
         source_versions: what the prompt files contain, as `prompts.sources.source_versions` says.
+        retries: times that failed rows were tried again: what follows may see more rows each time.
     """
     s = settings
 
@@ -72,7 +75,7 @@ def stage_folders(settings: Settings, source_versions: tuple[str, ...]) -> Stage
     templates = [critique.TEMPLATE, refinement.TEMPLATE]
     refinements = name("refinements", drafts, templates, teacher, tutor)
     rules = _part(s.curation, "require_correct_refinement", "require_wrong_draft")
-    curated = name("curated", refinements, rules)
+    curated = name("curated", refinements, rules, *([retries] if retries else []))
     examples = name(
         "examples", curated, objectives.TEMPLATE, _part(s.examples), _part(s.packing), s.run.seed
     )

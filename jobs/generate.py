@@ -2,7 +2,7 @@
 
 Both stream through Ray Data; every finished shard is committed to the store as it lands.
 
-    ray job submit --working-dir . -- python jobs/generate.py RUN.toml [a.b=c ...] [--dry-run]
+    ray job submit --working-dir . -- python jobs/generate.py RUN.toml [a.b=c ...] [--retry-failed]
 """
 
 import sys
@@ -11,12 +11,12 @@ from cgd_ray.cli import job
 from cgd_ray.settings import Settings
 
 
-def main(settings: Settings) -> None:
+def main(settings: Settings, retry_failed: bool = False) -> None:
     """Do the job on the Ray cluster that it was submitted to, or on a local one."""
     # Imported here, so that --dry-run and a misspelt setting cost no cluster library.
     from cgd_ray.pipeline.run import generate
 
-    generate(settings)
+    generate(settings, retry_failed=retry_failed)
 
 
 if __name__ == "__main__":

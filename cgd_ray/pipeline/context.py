@@ -1,6 +1,6 @@
 """What every stage of a run is given."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from cgd_ray.identity import StageFolders, stage_folders
 from cgd_ray.progress import Progress
 from cgd_ray.prompts.sources import source_versions
 from cgd_ray.settings import Settings
+from cgd_ray.shards import read_complete
 from cgd_ray.store import Store, open_store
 
 Summary = dict[str, Any]  # a stage's COMPLETE.json: counts, seconds, what later stages ask of it
@@ -25,17 +26,40 @@ class RunContext:
     retry_failed: bool = False  # try rows again that failed, for good or not
 
 
-def open_context(settings: Settings, *, retry_failed: bool = False) -> RunContext:
+def open_context(settings: Settings) -> RunContext:
     """Return the context of a run; its local servers must be up.
 
     Raises:
         UserError: a prompt file is missing or the store's address is malformed.
     """
+    store = open_store(settings.run.root)
+    versions = source_versions(settings.prompts)
+    folders = stage_folders(settings, versions)
+    retries = sum(1 for _ in store.list(_retries(folders)))
     return RunContext(
         settings=settings,
-        store=open_store(settings.run.root),
-        folders=stage_folders(settings, source_versions(settings.prompts)),
+        store=store,
+        folders=stage_folders(settings, versions, retries),
         work_dir=Path(settings.run.work_dir),
         progress=Progress(),
-        retry_failed=retry_failed,
     )
+
+
+def with_retry(ctx: RunContext) -> RunContext:
+    """Return a context that tries failed rows again, if any row has failed.
+
+    What follows from the refinements is then made anew, in folders of its own: it may see more
+    rows than before.
+    """
+    stages = (ctx.folders.drafts, ctx.folders.refinements)
+    summaries = [read_complete(ctx.store, folder) for folder in stages]
+    if all(summary is not None and not summary["failed"] for summary in summaries):
+        return ctx
+    retries = 1 + sum(1 for _ in ctx.store.list(_retries(ctx.folders)))
+    ctx.store.put_new(f"{_retries(ctx.folders)}{retries:06d}", b"")
+    return replace(open_context(ctx.settings), retry_failed=True)
+
+
+def _retries(folders: StageFolders) -> str:
+    """Return the prefix of the marks that each `--retry-failed` leaves."""
+    return f"{folders.refinements}/retries/"

@@ -3,8 +3,6 @@
 The driver knows ids and counts; the rows themselves go from store to worker to store.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cgd_ray.errors import UserError
@@ -24,7 +22,7 @@ from cgd_ray.student import student_source
 from cgd_ray.teacher.actor import TeacherPost
 from cgd_ray.teacher.governor import Governor, limits_of
 from cgd_ray.teacher.journal import JOURNAL, read_index, read_usage
-from cgd_ray.teacher.prices import FREE, Price, check_budget, price_of, tokens_usd
+from cgd_ray.teacher.prices import FREE, check_budget, price_of, tokens_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,8 @@ def make_refinements(ctx: RunContext) -> Summary:
         with ctx.progress.stage("teacher", total, "rows") as line:
             line.update(0, 0, done)
             if source.units:
-                with ray_session(ctx.settings.run.num_cpus), _teacher_desk(ctx) as desk:
+                with ray_session(ctx.settings.run.num_cpus):
+                    desk = _teacher_desk(ctx)
                     post = _post(ctx, base_url, desk)
                     plan = teacher_plan(stored_plan(source), ctx.settings, post)
                     follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done))
@@ -90,7 +89,8 @@ def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
         total, done = _num_drafts(ctx), len(stored.done)
         with ctx.progress.stage("generation", total, "rows") as line:
             line.update(0, 0, done, "starting the engine")
-            with ray_session(ctx.settings.run.num_cpus), _teacher_desk(ctx) as desk:
+            with ray_session(ctx.settings.run.num_cpus):
+                desk = _teacher_desk(ctx)
                 rows = [stored_plan(stored)] if stored.units else []
                 if fresh.units:
                     rows.append(draft_plan(ctx.settings, fresh, desk, hand_on=True))
@@ -129,7 +129,6 @@ def refinements_summary(ctx: RunContext) -> Summary:
     refined = _ids(ctx, folder, Refinement)
     failures = read_failures(ctx.store, folder, refined)
     _require_some(refined, failures, "refinements")
-    price = price_of(ctx.settings.teacher)
     return {
         "asked": len(_ids(ctx, ctx.folders.drafts, Draft)),
         "critiqued": len(_ids(ctx, folder, Critique)),
@@ -138,7 +137,7 @@ def refinements_summary(ctx: RunContext) -> Summary:
         "input_tokens": _sum(ctx, folder, "num_input_tokens", Critique, Refinement),
         "cached_tokens": _sum(ctx, folder, "num_cached_tokens", Critique, Refinement),
         "output_tokens": _sum(ctx, folder, "num_output_tokens", Critique, Refinement),
-        "usd": price and _spent_usd(ctx, price),
+        "usd": spent_usd(ctx) if price_of(ctx.settings.teacher) else None,
     }
 
 
@@ -169,39 +168,40 @@ def _prompt_source(ctx: RunContext) -> PromptSource:
     )
 
 
+def stored_prompts(ctx: RunContext) -> tuple[tuple[str, ...], KeyIndex]:
+    """Return the files of the training prompts, and in which of them each prompt is."""
+    files = list(committed_files(ctx.store, split_folder(ctx.folders.prompts, "train"), Prompt))
+    index = key_index((key, i) for i, file in enumerate(files) for key in file.ids)
+    return tuple(file.key for file in files), index
+
+
+def spent_usd(ctx: RunContext) -> float:
+    """Return what this run's answers have cost: the journal holds every one that was paid.
+
+    0 where the price is not known.
+    """
+    price = price_of(ctx.settings.teacher)
+    used = read_usage(ctx.store, journal_folder(ctx))
+    tokens = (used.num_input_tokens, used.num_cached_tokens, used.num_output_tokens)
+    return tokens_usd(price, *tokens) if price else 0.0
+
+
 def _draft_source(ctx: RunContext) -> DraftSource:
     done = _done(ctx, ctx.folders.refinements, Refinement).all
-    prompts = split_folder(ctx.folders.prompts, "train")
-    files = list(committed_files(ctx.store, prompts, Prompt))
     drafts = committed_files(ctx.store, ctx.folders.drafts, Draft)
-    return DraftSource(
-        root=ctx.store.root,
-        units=tuple(draft_units(drafts, done, ctx.settings.sampling.rows_per_request)),
-        done=done,
-        prompt_files=tuple(file.key for file in files),
-        prompts=key_index((key, i) for i, file in enumerate(files) for key in file.ids),
-    )
+    units = draft_units(drafts, done, ctx.settings.sampling.rows_per_request)
+    return DraftSource(ctx.store.root, tuple(units), done, *stored_prompts(ctx))
 
 
-@contextmanager
-def _teacher_desk(ctx: RunContext) -> Iterator[DeskLink]:
-    """Yield the desk of a run whose teacher calls cost money.
+def _teacher_desk(ctx: RunContext) -> DeskLink:
+    """Return the desk of a run whose teacher calls cost money.
 
     Raises:
         UserError: there is a cap on money and no price.
     """
     t = ctx.settings.teacher
-    price = price_of(t)
-    check_budget(t, price)
-    spent = _spent_usd(ctx, price) if price else 0.0
-    yield DeskLink(Governor(limits_of(t, spent)))
-
-
-def _spent_usd(ctx: RunContext, price: Price) -> float:
-    """Return what this run's answers have cost: the journal holds every one that was paid."""
-    used = read_usage(ctx.store, journal_folder(ctx))
-    tokens = (used.num_input_tokens, used.num_cached_tokens, used.num_output_tokens)
-    return tokens_usd(price, *tokens)
+    check_budget(t, price_of(t))
+    return DeskLink(Governor(limits_of(t, spent_usd(ctx))))
 
 
 def _teaching(ctx: RunContext, total: int, done: int) -> Teaching:

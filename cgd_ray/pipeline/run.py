@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
+from cgd_ray.lease import owned
 from cgd_ray.local_servers import local_servers
 from cgd_ray.noise import say
-from cgd_ray.pipeline.context import RunContext, Summary, open_context
+from cgd_ray.pipeline.context import RunContext, Summary, open_context, with_retry
 from cgd_ray.pipeline.models import trained_model
 from cgd_ray.pipeline.names import PAGE, SUMMARY
 from cgd_ray.pipeline.stages import finished, folder_of, require, run_generation, run_stage
@@ -19,7 +21,7 @@ from cgd_ray.store import open_store
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[RunContext]:
-    """Hold a run's local servers and context for the length of the block, the store checked.
+    """Hold a run's local servers and context for the length of the block, to read from.
 
     Raises:
         UserError: a server does not start, or the bucket cannot be used.
@@ -29,31 +31,44 @@ def opened(settings: Settings) -> Iterator[RunContext]:
         yield open_context(settings)
 
 
+@contextmanager
+def held(settings: Settings, *, retry_failed: bool = False) -> Iterator[RunContext]:
+    """Hold a run as its only owner, to write to.
+
+    Raises:
+        UserError: as `opened`; or another process is at work on the run.
+    """
+    with opened(settings) as ctx:
+        folder = f"runs/{settings.run.name}"
+        with owned(ctx.store, folder, settings.run.lease_s):
+            yield with_retry(ctx) if retry_failed else ctx
+
+
 def prompts(settings: Settings) -> None:
     """Load the prompts."""
-    with opened(settings) as ctx:
+    with held(settings) as ctx:
         run_stage(ctx, "prompts")
 
 
-def generate(settings: Settings) -> None:
+def generate(settings: Settings, *, retry_failed: bool = False) -> None:
     """Make drafts, critiques and refinements, after the prompts."""
-    with opened(settings) as ctx:
+    with held(settings, retry_failed=retry_failed) as ctx:
         _check_teacher(ctx)
         with _session(ctx, "refinements"):
             run_stage(ctx, "prompts")
             run_generation(ctx)
 
 
-def drafts(settings: Settings) -> None:
+def drafts(settings: Settings, *, retry_failed: bool = False) -> None:
     """Make the drafts alone, after the prompts."""
-    with opened(settings) as ctx:
+    with held(settings, retry_failed=retry_failed) as ctx:
         run_stage(ctx, "prompts")
         run_stage(ctx, "drafts")
 
 
-def teach(settings: Settings) -> None:
+def teach(settings: Settings, *, retry_failed: bool = False) -> None:
     """Make critiques and refinements of the stored drafts."""
-    with opened(settings) as ctx:
+    with held(settings, retry_failed=retry_failed) as ctx:
         require(ctx, "drafts")
         _check_teacher(ctx)
         run_stage(ctx, "refinements")
@@ -61,7 +76,7 @@ def teach(settings: Settings) -> None:
 
 def examples(settings: Settings) -> None:
     """Verify the chains, and make and pack the examples."""
-    with opened(settings) as ctx:
+    with held(settings) as ctx:
         require(ctx, "refinements")
         run_stage(ctx, "curated")
         run_stage(ctx, "examples")
@@ -69,7 +84,7 @@ def examples(settings: Settings) -> None:
 
 def train(settings: Settings) -> None:
     """Fine-tune the student on the packed examples."""
-    with opened(settings) as ctx:
+    with held(settings) as ctx:
         require(ctx, "examples")
         run_stage(ctx, "checkpoint")
 
@@ -77,28 +92,29 @@ def train(settings: Settings) -> None:
 def evaluate(settings: Settings) -> None:
     """Score base and student on the test prompts."""
     _check_port(settings)
-    with opened(settings) as ctx:
+    with held(settings) as ctx:
         require(ctx, "checkpoint")
         say(scores_in_words(run_stage(ctx, "scores")))
 
 
 def report(settings: Settings) -> None:
     """Write the page and the summary of what is finished."""
-    with opened(settings) as ctx:
+    with held(settings) as ctx:
         require(ctx, "prompts")
         run_stage(ctx, "report")
         say(f"report      {_copy_report(ctx)}")
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, retry_failed: bool = False) -> None:
     """Do everything, from prompts to report."""
-    with opened(settings) as ctx:
+    with held(settings, retry_failed=retry_failed) as ctx:
         if finished(ctx, "scores") is None:
             _check_port(settings)
             _check_teacher(ctx)
         with _session(ctx, "scores"):
             run_stage(ctx, "prompts")
             run_generation(ctx)
+            ctx = replace(ctx, retry_failed=False)  # what failed again stays failed
             for key in ("curated", "examples", "checkpoint"):
                 run_stage(ctx, key)
             scores = run_stage(ctx, "scores")

@@ -94,8 +94,11 @@ def folder_of(ctx: RunContext, key: str) -> str:
 
 
 def finished(ctx: RunContext, key: str) -> Summary | None:
-    """Return the summary of a finished stage; None if it is not finished."""
-    return read_complete(ctx.store, folder_of(ctx, key))
+    """Return the summary of a finished stage; None if there is work to do in it."""
+    summary = read_complete(ctx.store, folder_of(ctx, key))
+    if summary and ctx.retry_failed and key in ("drafts", "refinements") and summary["failed"]:
+        return None
+    return summary
 
 
 def require(ctx: RunContext, key: str) -> None:
@@ -114,7 +117,7 @@ def require(ctx: RunContext, key: str) -> None:
 def run_stage(ctx: RunContext, key: str) -> Summary:
     """Make a stage's artefact, or say that it exists; return its summary."""
     wanted, folder = stage(key), folder_of(ctx, key)
-    done = read_complete(ctx.store, folder)
+    done = finished(ctx, key)
     if done is not None:
         ctx.progress.skipped(wanted.name, f"{wanted.phrase(done)} ({folder})")
         return done

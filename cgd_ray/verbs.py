@@ -1,0 +1,85 @@
+"""What `cgd` can do: each verb's function, its line of help and its own options."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An argument of one verb, as argparse takes it."""
+
+    flag: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Something to do with a run."""
+
+    function: str  # "module:function", called with the settings and the options
+    help: str
+    options: tuple[Option, ...] = ()
+    announces: bool = True  # says first what it will do; else its output is what was asked for
+    job: bool = True  # has a script in jobs/
+
+
+_RETRY = Option(
+    "--retry-failed",
+    {"action": "store_true", "help": "try the rows again that failed, for good or not"},
+)
+_SAMPLE = Option(
+    "--rows", {"type": int, "default": 8, "help": "drafts to ask the teacher about (default 8)"}
+)
+_RUN = "cgd_ray.pipeline.run"
+
+VERBS = {
+    "run": Verb(f"{_RUN}:run", "everything, from prompts to report", (_RETRY,)),
+    "prompts": Verb(f"{_RUN}:prompts", "load the problems"),
+    "generate": Verb(f"{_RUN}:generate", "drafts, critiques and refinements", (_RETRY,)),
+    "drafts": Verb(f"{_RUN}:drafts", "drafts alone", (_RETRY,)),
+    "teach": Verb(f"{_RUN}:teach", "critiques and refinements of the stored drafts", (_RETRY,)),
+    "examples": Verb(f"{_RUN}:examples", "verify, tokenize and pack"),
+    "train": Verb(f"{_RUN}:train", "fine-tune the student"),
+    "serve": Verb(
+        "cgd_ray.pipeline.serve:serve",
+        "serve base and student over the OpenAI API",
+        announces=False,
+    ),
+    "evaluate": Verb(f"{_RUN}:evaluate", "ask both models, grade, compare"),
+    "report": Verb(f"{_RUN}:report", "write the page and summary.json", announces=False),
+    "doctor": Verb(
+        "cgd_ray.doctor:doctor", "say what is installed, reachable and missing", announces=False
+    ),
+    "estimate": Verb(
+        "cgd_ray.pipeline.sample:estimate",
+        "say what the teacher will cost, from a few real rows",
+        (_SAMPLE,),
+        announces=False,
+        job=False,
+    ),
+    "preview": Verb(
+        "cgd_ray.pipeline.sample:preview",
+        "show the rendered chats, and a few rows made for real",
+        (_SAMPLE,),
+        announces=False,
+        job=False,
+    ),
+    "failures": Verb(
+        "cgd_ray.pipeline.failures:failures",
+        "list the rows that failed, with reasons",
+        (
+            Option("--reason", {"help": "only these, such as refusal"}),
+            Option("--limit", {"type": int, "default": 20, "help": "most rows (default 20)"}),
+        ),
+        announces=False,
+        job=False,
+    ),
+    "export": Verb(
+        "cgd_ray.pipeline.export:export",
+        "write the chains as a data set folder with a card",
+        (Option("--out", {"type": Path, "required": True, "help": "folder to create"}),),
+        announces=False,
+        job=False,
+    ),
+}
