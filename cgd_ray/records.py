@@ -61,7 +61,7 @@ class Overlap:
     """A row of the contamination report: what a training row shares with an evaluation row."""
 
     row_id: str  # of the training row's failure
-    evaluation: str  # file and number of the evaluation row that it shares most with
+    evaluation: str  # source and place of the evaluation row that it shares most with
     share: float  # of the evaluation row's runs of words, by weight; 1: all of them
     num_runs: int  # shared runs of words
     run: str  # the first of them, normalised

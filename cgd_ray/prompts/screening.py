@@ -105,7 +105,7 @@ class Screen:
         """Remember a prompt that is used."""
         self._seen.add(prompt.id, row.file, row.number)
         if self._evaluation is not None and prompt.split == "test":
-            self._evaluation.add(prompt.text, row.where)
+            self._evaluation.add(prompt.text, f"prompts.test at {row.where}")
 
 
 def _has_bad_characters(text: str) -> bool:

@@ -96,7 +96,7 @@ def _evaluation_index(settings: PromptSettings, seed: int) -> EvaluationIndex | 
             shape = shape or shape_of(row, asked)
             problem = to_problem(row, shape, asked)
             if isinstance(problem, Problem) and isinstance(problem.prompt, str):
-                index.add(problem.prompt, f"{location}:{row.number}")
+                index.add(problem.prompt, f"{location} at {row.where}")
         if len(index) == before:
             raise UserError(f"prompts.decontaminate={location} has no usable rows")
     return index

@@ -99,9 +99,14 @@ def test_a_contaminated_row_is_a_failure_with_a_line_in_the_report(tmp_path: Pat
         ("contaminated", "unusable:train:a.jsonl:2"),
         ("contaminated", "unusable:train:a.jsonl:3"),
     ]
-    assert chunk.failures[1].detail == "a.jsonl:3: holds 100% of b.jsonl:1 ('tested')"
+    assert (
+        chunk.failures[1].detail == "a.jsonl:3: holds 100% of prompts.test at b.jsonl:1 ('tested')"
+    )
     first, second = (r for r in chunk.records if isinstance(r, Overlap))
-    assert (first.row_id, first.evaluation) == (chunk.failures[0].key, f"{tmp_path}/c.jsonl:2")
+    assert (first.row_id, first.evaluation) == (
+        chunk.failures[0].key,
+        f"{tmp_path}/c.jsonl at c.jsonl:2",
+    )
     assert (first.share, first.text) == (1.0, f"Hello. {STORY}")
     assert second.run == "tested"
 

@@ -48,7 +48,7 @@ def test_the_contamination_report_is_stored_with_its_rows(tmp_path: Path) -> Non
     assert make_prompts(ctx)["failed"] == {"contaminated": 1}
     folder = split_folder(ctx.folders.prompts, "train")
     (overlap,) = read_records(ctx.store, folder, Overlap).values()
-    assert (overlap.evaluation, overlap.share) == ("b.jsonl:2", 1.0)
+    assert (overlap.evaluation, overlap.share) == ("prompts.test at b.jsonl:2", 1.0)
     assert overlap.row_id in read_records(ctx.store, folder, Failure)
     assert len(read_records(ctx.store, folder, Prompt)) == len(ROWS)
 
