@@ -29,7 +29,7 @@ class Violations:
 
 def check_ids(wanted: Iterable[str], seen: Iterable[str]) -> Violations:
     """Return what is wrong with the ids that readers see."""
-    expected, counts = set(wanted), Counter(seen)
+    expected, counts = set(wanted), Counter(iter(seen))
     return Violations(
         lost=len(expected - counts.keys()),
         duplicated=sum(counts.values()) - len(counts),

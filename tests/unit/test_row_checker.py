@@ -55,3 +55,4 @@ def test_a_missing_or_unreadable_file_is_corrupt_and_its_rows_lost(store, data):
 
 def test_ids_alone_can_be_checked():
     assert check_ids("abc", "abbd") == Violations(lost=1, duplicated=1, unexpected=1)
+    assert check_ids("abc", dict.fromkeys("abc", 7)) == Violations()
