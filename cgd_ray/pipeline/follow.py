@@ -1,10 +1,10 @@
 """A generation under way, as a person sees it: one live line, a clean stop, what it costs."""
 
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillRunning
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from cgd_ray.errors import UserError
 from cgd_ray.noise import say
 from cgd_ray.pipeline.desk import DeskStatus
 from cgd_ray.progress import StageLine
+from cgd_ray.teacher.governor import Stop
 
 _POLL_S = 0.5
 _RATE_WINDOW_S = 60.0
@@ -85,7 +86,7 @@ def follow(
     """Run a plan to its end, showing its counts as they grow.
 
     Ctrl-C lets no further call start, waits for those under way, whose answers are paid, and then
-    stops.
+    stops; a second one does not wait.
 
     Args:
         plan: what to run.
@@ -99,61 +100,84 @@ def follow(
         UserError: no call can succeed any more: a refused key, spent money, a teacher that is down.
         KeyboardInterrupt: once the calls under way have ended.
     """
-    with_plan = ThreadPoolExecutor(1)
-    running = with_plan.submit(_drain, plan)
+    watch = _Watch(desk, lambda status: _show(status, line, stage, skipped, teaching))
     try:
-        while not _ended(running):
-            status = desk.status()
-            _show(status, line, stage, skipped, teaching)
-            stop = status.teacher.stop
-            if stop is not None and not status.teacher.num_in_flight:
-                raise UserError(
-                    f"stopped ({stop.reason}): {stop.detail}; what was made is kept, and the same "
-                    "command goes on"
-                )
-        _show(desk.status(), line, stage, skipped, teaching)
+        with watch:
+            for _ in plan.iter_batches():
+                pass
     except KeyboardInterrupt:
-        _wait_for_calls(desk)
-        raise
-    finally:
-        with_plan.shutdown(wait=False)
+        stop = watch.stop
+        if stop is None:
+            raise
+        raise UserError(
+            f"stopped ({stop.reason}): {stop.detail}; what was made is kept, and the same command "
+            "goes on"
+        ) from None
 
 
-def _drain(plan: Plan) -> None:
-    for _ in plan.iter_batches():
-        pass
+class _Watch:
+    """A thread that shows the desk's counts, and ends the plan once calls have stopped.
+
+    The plan runs in the main thread, because only there can it be interrupted and clean up. So the
+    first Ctrl-C is taken down, and the thread sends another when nothing paid is under way.
+    """
+
+    def __init__(self, desk: DeskOfRun, show: Callable[[DeskStatus], None]) -> None:
+        self.stop: Stop | None = None  # of the governor: why no call may start
+        self._desk = desk
+        self._show = show
+        self._interrupted = False
+        self._ending = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()  # an interrupt that is still on its way finds nothing to end
+        self._thread.join()
+        signal.signal(signal.SIGINT, self._before)
+        self._show(self._desk.status())
+
+    def _on_interrupt(self, *_: object) -> None:
+        if self._done.is_set():
+            return
+        if self._interrupted or self._ending:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def _run(self) -> None:
+        told = False
+        while not self._done.wait(_POLL_S):
+            if self._interrupted and not told:
+                told = True
+                self._desk.halt("stopped by Ctrl-C")
+                say("\nstopping after the calls under way; Ctrl-C again does not wait")
+            status = self._desk.status()
+            self._show(status)
+            if status.teacher.stop is not None and not status.teacher.num_in_flight:
+                self.stop = None if told else status.teacher.stop
+                self._ending = True
+                signal.pthread_kill(_main_thread(), signal.SIGINT)
+                return
 
 
-def _ended(running: Future[None]) -> bool:
-    """Wait a moment for the end of a plan. Raises what ended it."""
-    try:
-        running.result(timeout=_POLL_S)
-    except StillRunning:
-        return False
-    return True
+def _main_thread() -> int:
+    ident = threading.main_thread().ident
+    assert ident is not None  # it was started
+    return ident
 
 
 def _show(
     status: DeskStatus, line: StageLine, stage: str, skipped: int, teaching: Teaching
 ) -> None:
     made, failed = status.made.get(stage, 0), status.failed.get(stage, 0)
-    notes = []
     drafted = status.made.get("drafts", 0)
-    if stage != "drafts" and drafted:
-        notes.append(f"{drafted} drafted")
-    about_teacher = teaching.note(status, made + failed, time.monotonic())
-    if about_teacher:
-        notes.append(about_teacher)
-    line.update(made, failed, skipped, "  ".join(notes))
-
-
-def _wait_for_calls(desk: DeskOfRun) -> None:
-    desk.halt("stopped by Ctrl-C")
-    under_way = desk.status().teacher.num_in_flight
-    if under_way:
-        say(f"\nstopping after the {under_way} calls under way; Ctrl-C again does not wait")
-    while desk.status().teacher.num_in_flight:
-        time.sleep(_POLL_S)
+    notes = [f"{drafted} drafted"] if stage != "drafts" and drafted else []
+    notes.append(teaching.note(status, made + failed, time.monotonic()))
+    line.update(made, failed, skipped, "  ".join(note for note in notes if note))
 
 
 def _tokens(status: DeskStatus) -> int:

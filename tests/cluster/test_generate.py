@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from cgd_ray.pipeline.context import open_context
-from cgd_ray.pipeline.run import examples, generate
+from cgd_ray.pipeline.run import drafts, examples, generate, teach
 from cgd_ray.pipeline.stages import finished
 from cgd_ray.records import Critique, Draft, Refinement
 from cgd_ray.settings import Settings, load
 from cgd_ray.shards import read_failures, read_records
-from cgd_ray.store import open_store
+from cgd_ray.store import Store, open_store
+from cgd_ray.teacher.journal import read_index
 
 RUN = """
 [run]
@@ -41,7 +42,7 @@ rows_per_request = 8
 base_url = "{teacher}"
 allow_private_address = true
 num_actors = 1 # its shards end one after the other, so that a kill falls between two
-max_in_flight = 4
+max_in_flight = {in_flight}
 
 [evaluate]
 max_tokens = 64
@@ -50,6 +51,8 @@ max_tokens = 64
 SOLVABLE = [{"prompt": f"{n} + {n + 1} - 3 =", "answer": str(2 * n - 2)} for n in range(60)]
 UNSOLVABLE = [{"prompt": f"Who was queen number {n}?", "answer": "?"} for n in range(2)]
 TOO_LONG = [{"prompt": "1 + 2 = " + "and so on " * 300, "answer": "3"}]
+NEEDED = 2 * len(SOLVABLE) + len(UNSOLVABLE)  # calls: a refusal takes one
+IN_FLIGHT = 4
 UNUSABLE = [{"prompt": "", "answer": "0"}, {"prompt": 7, "answer": "7"}]
 
 
@@ -61,7 +64,13 @@ def run_file(tmp_path: Path, s3: str, slow_tutor: tuple[str, Path]) -> Path:
     path = tmp_path / "run.toml"
     root = f"s3://tests/{tmp_path.name}"
     path.write_text(
-        RUN.format(root=root, work=tmp_path / "work", prompts=prompts, teacher=slow_tutor[0])
+        RUN.format(
+            in_flight=IN_FLIGHT,
+            root=root,
+            work=tmp_path / "work",
+            prompts=prompts,
+            teacher=slow_tutor[0],
+        )
     )
     return path
 
@@ -79,6 +88,18 @@ def assert_every_row_is_accounted_for(settings: Settings) -> None:
     assert {*refinements} | {f.row_id for f in refused} == {*drafts}
 
 
+def assert_every_paid_answer_is_kept(settings: Settings, tutor, but: int = 0) -> None:
+    kept = len(read_index(open_store(settings.run.root)).answers)
+    assert calls_of(tutor) - but <= kept <= calls_of(tutor)
+
+
+def wait_for_commit(store: Store, folder: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 240
+    while not any(store.list(f"{folder}/commits/")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def calls_of(tutor: tuple[str, Path]) -> int:
     """Return the requests that the teacher has answered: a line with their usage each."""
     log = tutor[1].read_text()
@@ -91,10 +112,7 @@ def test_a_killed_run_goes_on_where_it_was(run_file, slow_tutor):
     store, folders = open_store(settings.run.root), open_context(settings).folders
     command = [sys.executable, "-m", "cgd_ray.cli", "generate", str(run_file)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not any(store.list(f"{folders.refinements}/commits/")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_commit(store, folders.refinements, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = len(read_records(store, folders.refinements, Refinement))
@@ -102,13 +120,12 @@ def test_a_killed_run_goes_on_where_it_was(run_file, slow_tutor):
 
     generate(settings)
     assert_every_row_is_accounted_for(settings)
-    calls = calls_of(slow_tutor)
-    # Two calls a row, one for a refusal. A worker outlives its killed driver by seconds, in which
-    # it asks for rows that nobody commits; what was committed is never asked for again.
-    needed = 2 * len(SOLVABLE) + len(UNSOLVABLE)
-    assert needed <= calls <= 2 * needed - 2 * kept
+    # Calls under way at the kill are paid twice, as are those that the killed driver's worker
+    # still made while the next run read the journal.
+    assert NEEDED <= calls_of(slow_tutor) <= NEEDED + 2 * IN_FLIGHT
+    assert_every_paid_answer_is_kept(settings, slow_tutor, but=2 * IN_FLIGHT)
 
-    before = calls
+    before = calls_of(slow_tutor)
     generate(settings)
     assert calls_of(slow_tutor) == before
 
@@ -118,6 +135,47 @@ def test_a_killed_run_goes_on_where_it_was(run_file, slow_tutor):
     assert curated is not None and made is not None
     assert curated["asked"] == curated["kept"] == len(SOLVABLE)
     assert made["made"] == made["asked"] == len(SOLVABLE)
+
+
+def test_ctrl_c_keeps_every_paid_answer_and_failed_rows_can_be_tried_again(run_file, slow_tutor):
+    settings = load(run_file)
+    store, folders = open_store(settings.run.root), open_context(settings).folders
+    command = [sys.executable, "-m", "cgd_ray.cli", "generate", str(run_file)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for_commit(store, folders.refinements, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert "the same command goes on from here" in said
+    paid = calls_of(slow_tutor)
+    assert 0 < paid < NEEDED
+    assert_every_paid_answer_is_kept(settings, slow_tutor)
+
+    generate(settings)
+    assert_every_row_is_accounted_for(settings)
+    assert calls_of(slow_tutor) == NEEDED
+
+    listed = subprocess.run(
+        [*command[:3], "failures", str(run_file)], capture_output=True, text=True, timeout=120
+    )
+    assert listed.stdout.count(" refusal ") == 1 + len(UNSOLVABLE)
+    assert listed.stdout.count(" too_long ") == 2
+    generate(settings, retry_failed=True)
+    assert_every_row_is_accounted_for(settings)
+    assert calls_of(slow_tutor) == NEEDED + len(UNSOLVABLE)
+    again = open_context(settings).folders
+    assert (again.refinements, again.curated != folders.curated) == (folders.refinements, True)
+
+
+def test_the_stages_one_at_a_time_make_what_the_stream_makes(run_file):
+    settings = load(run_file)
+    drafts(settings)
+    store, folders = open_store(settings.run.root), open_context(settings).folders
+    assert not any(store.list(folders.refinements))
+    teach(settings)
+    assert_every_row_is_accounted_for(settings)
+    ctx = open_context(settings)
+    assert (finished(ctx, "drafts"), finished(ctx, "refinements")) != (None, None)
 
 
 def test_a_refused_key_stops_the_stage_and_keeps_what_was_made(tmp_path, s3):
@@ -135,7 +193,13 @@ def test_a_refused_key_stops_the_stage_and_keeps_what_was_made(tmp_path, s3):
         teacher = f"http://127.0.0.1:{port.read_text().strip()}/v1"
         root = f"s3://tests/{tmp_path.name}"
         path.write_text(
-            RUN.format(root=root, work=tmp_path / "work", prompts=prompts, teacher=teacher)
+            RUN.format(
+                in_flight=IN_FLIGHT,
+                root=root,
+                work=tmp_path / "work",
+                prompts=prompts,
+                teacher=teacher,
+            )
         )
         wrong = tmp_path / "wrong"
         wrong.write_text("wrong")
