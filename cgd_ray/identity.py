@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cgd_ray.examples import objectives
 from cgd_ray.sampling import draft
 from cgd_ray.settings import Section, Settings
-from cgd_ray.teacher import critique, refinement
+from cgd_ray.teacher import critique, refinement, single
 
 
 def content_id(text: str) -> str:
@@ -72,7 +72,8 @@ def stage_folders(
     lengths = ("critique_max_tokens", "refinement_max_tokens")
     teacher = _part(s.teacher, "backend", "model", "turns", "temperature", *lengths)
     tutor = s.local.tutor_reveal if s.local.tutor else None
-    templates = [critique.TEMPLATE, refinement.TEMPLATE]
+    two = [critique.TEMPLATE, refinement.TEMPLATE]
+    templates = two if s.teacher.turns == 2 else [single.TEMPLATE]
     refinements = name("refinements", drafts, templates, teacher, tutor)
     rules = _part(s.curation, "require_correct_refinement", "require_wrong_draft")
     curated = name("curated", refinements, rules, *([retries] if retries else []))

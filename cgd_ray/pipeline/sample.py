@@ -35,6 +35,7 @@ from cgd_ray.teacher.permits import Permits
 from cgd_ray.teacher.prices import check_budget, describe, estimate_cost, price_of
 from cgd_ray.teacher.refinement import build_refinement_messages
 from cgd_ray.teacher.rows import TeacherRow, read_teacher_rows
+from cgd_ray.teacher.single import build_single_messages
 
 _WIDTH = 100
 
@@ -78,19 +79,13 @@ def preview(settings: Settings, rows: int) -> None:
         if not sampled:
             prompt = _first_prompt(settings)
             _show_chat("the student is asked", build_draft_messages(prompt))
-            say(
-                "\nthere are no drafts yet: `cgd drafts` makes them, then whole rows show here"
-            )
+            say("\nthere are no drafts yet: `cgd drafts` makes them, then whole rows show here")
             return
         taught = teach_sample(ctx, sampled)
     prompt, draft = sampled[0]
     _show_chat("the student is asked", build_draft_messages(prompt))
-    _show_chat("the teacher is asked for a critique", build_critique_messages(prompt, draft))
     made = {(type(r), r.key): r for r in taught.records}
-    first = made.get((Critique, draft.id))
-    if isinstance(first, Critique):
-        chat = build_refinement_messages(prompt, draft, first)
-        _show_chat("and, in the same chat, for a refinement", chat[2:])
+    _show_teaching(sampled[0], made.get((Critique, draft.id)), settings.teacher.turns)
     failed = {f.row_id: f for f in taught.failures}
     for prompt, draft in sampled:
         _show_row(prompt, draft, made.get((Critique, draft.id)), made.get((Refinement, draft.id)))
@@ -161,6 +156,16 @@ def _show_chat(title: str, messages: Sequence[Message]) -> None:
     say(f"\n--- {title}")
     for message in messages:
         say(f"[{message['role']}]\n{message['content']}")
+
+
+def _show_teaching(row: TeacherRow, first: object, turns: int) -> None:
+    if turns == 1:
+        _show_chat("the teacher is asked for both at once", build_single_messages(*row))
+        return
+    _show_chat("the teacher is asked for a critique", build_critique_messages(*row))
+    if isinstance(first, Critique):
+        chat = build_refinement_messages(*row, first)
+        _show_chat("and, in the same chat, for a refinement", chat[2:])
 
 
 def _show_row(prompt: Prompt, draft: Draft, critique: object, refinement: object) -> None:

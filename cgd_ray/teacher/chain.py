@@ -1,12 +1,12 @@
-"""One draft's two-turn chat with the teacher: critique, then refinement."""
+"""One draft's chat with the teacher: critique, then refinement, in two turns or in one answer."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cgd_ray.records import Critique, Failure, Outcomes
+from cgd_ray.records import Critique, Draft, Failure, Outcomes
 from cgd_ray.settings import TeacherSettings
-from cgd_ray.teacher import critique, refinement
+from cgd_ray.teacher import critique, refinement, single
 from cgd_ray.teacher.asking import Asker
 from cgd_ray.teacher.completion import TeacherError
 from cgd_ray.teacher.rows import TeacherRow
@@ -18,6 +18,22 @@ async def teach(teacher: Asker, row: TeacherRow, settings: TeacherSettings) -> O
     Raises:
         TeacherError: no call can succeed (a refused key, spent money): the stage must stop.
     """
+    if settings.turns == 1:
+        return await _teach_in_one(teacher, row, settings)
+    return await _teach_in_two(teacher, row, settings)
+
+
+async def _teach_in_one(teacher: Asker, row: TeacherRow, settings: TeacherSettings) -> Outcomes:
+    prompt, draft = row
+    messages = single.build_single_messages(prompt, draft)
+    try:
+        answer = await teacher.ask(messages, single_max_tokens(settings), single.TEMPLATE)
+    except TeacherError as error:
+        return Outcomes(failures=(_failure(draft, "critiques", error),))
+    return single.parse_single(draft, answer)
+
+
+async def _teach_in_two(teacher: Asker, row: TeacherRow, settings: TeacherSettings) -> Outcomes:
     prompt, draft = row
     made: tuple[Critique, ...] = ()
     try:
@@ -30,15 +46,23 @@ async def teach(teacher: Asker, row: TeacherRow, settings: TeacherSettings) -> O
         messages = refinement.build_refinement_messages(prompt, draft, parsed)
         answer = await teacher.ask(messages, settings.refinement_max_tokens, refinement.TEMPLATE)
     except TeacherError as error:
-        if error.stop:
-            raise
-        stage = "refinements" if made else "critiques"
-        failure = Failure(draft.id, stage, error.reason, error.detail, error.permanent)
-        return Outcomes(made, (failure,))
+        return Outcomes(made, (_failure(draft, "refinements" if made else "critiques", error),))
     refined = refinement.parse_refinement(parsed, answer)
     if isinstance(refined, Failure):
         return Outcomes(made, (refined,))
     return Outcomes((parsed, refined))
+
+
+def single_max_tokens(settings: TeacherSettings) -> int:
+    """Return the longest answer that holds a critique and a refinement."""
+    return settings.critique_max_tokens + settings.refinement_max_tokens
+
+
+def _failure(draft: Draft, stage: str, error: TeacherError) -> Failure:
+    """Return a call's error as its row's failure. Raises it if no call can succeed."""
+    if error.stop:
+        raise error
+    return Failure(draft.id, stage, error.reason, error.detail, error.permanent)
 
 
 @dataclass(frozen=True, slots=True)

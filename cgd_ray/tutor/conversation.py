@@ -12,9 +12,10 @@ from cgd_ray.tutor.wire import ChatMessage, Reply
 
 
 def answer_chat(messages: Sequence[ChatMessage], reveal: Reveal) -> Reply:
-    """Return the critique, the refinement or, with its reason, a refusal.
+    """Return the critique, the refinement, both or, with its reason, a refusal.
 
-    A chat with one user turn asks for the critique. A chat whose last turn is a user's after an
+    A chat with one user turn asks for the critique, or for both if what it says after the draft
+    names the tag of the refinement. A chat whose last turn is a user's after an
     assistant's, with no problem of its own, asks for the refinement.
     """
     users = [i for i, message in enumerate(messages) if message.role == "user"]
@@ -37,7 +38,12 @@ def answer_chat(messages: Sequence[ChatMessage], reveal: Reveal) -> Reply:
         return _refusal(str(error))
     if second_turn:
         return Reply("refinement", write_refinement(steps), num_cached_messages=assistants[0])
-    return Reply("critique", write_critique(steps, draft, reveal))
+    comment = write_critique(steps, draft, reveal)
+    if "<refinement>" in messages[first].content.partition("</answer>")[2]:
+        corrected = write_refinement(steps)
+        parts = ("critique", comment), ("refinement", corrected)
+        return Reply("both", "\n".join(f"<{tag}>\n{text}\n</{tag}>" for tag, text in parts))
+    return Reply("critique", comment)
 
 
 def _between(text: str, tag: str) -> str | None:

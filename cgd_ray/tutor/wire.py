@@ -94,7 +94,7 @@ class ChatRequest(BaseModel):
 class Reply:
     """What the tutor says to a chat: a text, or why it cannot help."""
 
-    turn: Literal["critique", "refinement", "refusal"]
+    turn: Literal["critique", "refinement", "both", "refusal"]
     text: str
     num_cached_messages: int = 0  # leading messages that an earlier request of the chat had
 
