@@ -12,7 +12,7 @@ from cgd_ray.errors import UserError
 from cgd_ray.noise import say
 from cgd_ray.pipeline.desk import DeskStatus
 from cgd_ray.progress import StageLine
-from cgd_ray.teacher.governor import Stop
+from cgd_ray.teacher.governor import HALTED, Stop
 
 _POLL_S = 0.5
 _RATE_WINDOW_S = 60.0
@@ -106,13 +106,19 @@ def follow(
             for _ in plan.iter_batches():
                 pass
     except KeyboardInterrupt:
-        stop = watch.stop
-        if stop is None:
+        if watch.stop is None:
             raise
-        raise UserError(
-            f"stopped ({stop.reason}): {stop.detail}; what was made is kept, and the same command "
-            "goes on"
-        ) from None
+    # Once calls have stopped, a plan may also come to its own end: every row that is left returns
+    # untried at once.
+    stop = watch.stop or desk.status().teacher.stop
+    if stop is None:
+        return
+    if stop.reason == HALTED:
+        raise KeyboardInterrupt
+    raise UserError(
+        f"stopped ({stop.reason}): {stop.detail}; what was made is kept, and the same command goes "
+        "on"
+    )
 
 
 class _Watch:
@@ -173,7 +179,8 @@ def _main_thread() -> int:
 def _show(
     status: DeskStatus, line: StageLine, stage: str, skipped: int, teaching: Teaching
 ) -> None:
-    made, failed = status.made.get(stage, 0), status.failed.get(stage, 0)
+    # A row that failed as a draft is one that the teacher will not see.
+    made, failed = status.made.get(stage, 0), sum(status.failed.values())
     drafted = status.made.get("drafts", 0)
     notes = [f"{drafted} drafted"] if stage != "drafts" and drafted else []
     notes.append(teaching.note(status, made + failed, time.monotonic()))

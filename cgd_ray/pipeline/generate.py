@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from cgd_ray.errors import UserError
 from cgd_ray.keys import KeyIndex, key_index, key_set
 from cgd_ray.pipeline.context import RunContext, Summary
+from cgd_ray.pipeline.desk_link import DeskLink
 from cgd_ray.pipeline.follow import Teaching, follow
-from cgd_ray.pipeline.plans import DeskLink, draft_plan, stored_plan, teacher_plan
+from cgd_ray.pipeline.plans import draft_plan, stored_plan, teacher_plan
 from cgd_ray.pipeline.prompts import split_folder
 from cgd_ray.pipeline.rows import DraftSource, PromptSource
 from cgd_ray.pipeline.teacher_address import teacher_address
@@ -86,7 +87,8 @@ def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
     """
     with teacher_address(ctx) as base_url:
         fresh, stored = _prompt_source(ctx), _draft_source(ctx)
-        total, done = _num_drafts(ctx), len(stored.done)
+        lost = _done(ctx, ctx.folders.drafts, Draft).failed
+        total, done = _num_drafts(ctx), len(stored.done) + len(lost)
         with ctx.progress.stage("generation", total, "rows") as line:
             line.update(0, 0, done, "starting the engine")
             with ray_session(ctx.settings.run.num_cpus):
@@ -110,9 +112,10 @@ def drafts_summary(ctx: RunContext) -> Summary:
     folder = ctx.folders.drafts
     made = _ids(ctx, folder, Draft)
     failures = read_failures(ctx.store, folder, made)
-    _require_some(made, failures, "drafts")
+    asked = _num_drafts(ctx)
+    _require_all(asked, made, failures, "drafts")
     return {
-        "asked": _num_drafts(ctx),
+        "asked": asked,
         "made": len(made),
         "failed": count_reasons(failures),
         "tokens": _sum(ctx, folder, "num_tokens", Draft),
@@ -128,9 +131,10 @@ def refinements_summary(ctx: RunContext) -> Summary:
     folder = ctx.folders.refinements
     refined = _ids(ctx, folder, Refinement)
     failures = read_failures(ctx.store, folder, refined)
-    _require_some(refined, failures, "refinements")
+    asked = len(_ids(ctx, ctx.folders.drafts, Draft))
+    _require_all(asked, refined, failures, "refinements")
     return {
-        "asked": len(_ids(ctx, ctx.folders.drafts, Draft)),
+        "asked": asked,
         "critiqued": len(_ids(ctx, folder, Critique)),
         "refined": len(refined),
         "failed": count_reasons(failures),
@@ -243,10 +247,14 @@ def _num_drafts(ctx: RunContext) -> int:
     return len(prompts) * ctx.settings.sampling.num_drafts
 
 
-def _require_some(made: KeyIndex, failures: dict[str, Failure], what: str) -> None:
-    """Refuse to go on, and to call the stage finished, when every row failed."""
-    if len(made):
-        return
-    commonest = next(iter(failures.values()), None)
-    detail = f"; for example {commonest.row_id}: {commonest.detail}" if commonest else ""
-    raise UserError(f"no {what} could be made: {count_reasons(failures)}{detail}")
+def _require_all(asked: int, made: KeyIndex, failures: dict[str, Failure], what: str) -> None:
+    """Refuse to call a stage finished whose rows do not add up, or that made none."""
+    missing = asked - len(made) - len(failures)
+    if missing:
+        raise UserError(
+            f"{missing} of {asked} {what} were neither made nor failed: the same command tries them"
+        )
+    if not len(made):
+        commonest = next(iter(failures.values()), None)
+        detail = f"; for example {commonest.row_id}: {commonest.detail}" if commonest else ""
+        raise UserError(f"no {what} could be made: {count_reasons(failures)}{detail}")

@@ -8,14 +8,11 @@ Every arrow streams, so the teacher works while the engine samples, and Ray Data
 bounds what lies between them. Each step commits what it makes before it hands on.
 """
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
-import ray
 import ray.data
 
-from cgd_ray.pipeline.desk import Desk, DeskStatus
+from cgd_ray.pipeline.desk_link import DeskLink
 from cgd_ray.pipeline.rows import DraftRows, DraftSource, PromptRows, PromptSource
 from cgd_ray.runtime import use_gpu
 from cgd_ray.sampling.attempts import Record as AttemptRecord
@@ -23,35 +20,8 @@ from cgd_ray.sampling.processor import sampler
 from cgd_ray.sampling.writer import write_drafts
 from cgd_ray.settings import Settings
 from cgd_ray.teacher.actor import TeacherActor, TeacherPost
-from cgd_ray.teacher.governor import Governor, Grant, Report
 
 TEACHER_ROWS_PER_SHARD = 16
-
-
-class DeskLink:
-    """The desk, from any process of the cluster."""
-
-    def __init__(self, governor: Governor) -> None:
-        self._desk: Any = ray.remote(num_cpus=0)(Desk).remote(governor)
-
-    def exchange(self, report: Report) -> Awaitable[Grant]:
-        """Report calls and ask for more."""
-        return self._desk.exchange.remote(report)
-
-    def counter(self, stage: str) -> Callable[[int, int], None]:
-        """Return what a stage's workers tell the rows to that they committed: made, failed."""
-        return partial(self._count, stage)
-
-    def halt(self, reason: str) -> None:
-        """Let no further call start."""
-        ray.get(self._desk.halt.remote(reason))
-
-    def status(self) -> DeskStatus:
-        """Return what is known now."""
-        return ray.get(self._desk.status.remote())
-
-    def _count(self, stage: str, made: int, failed: int) -> None:
-        self._desk.count.remote(stage, made, failed)
 
 
 def draft_plan(
@@ -75,7 +45,7 @@ def draft_plan(
     )
     asked = _units(len(source.units)).map_batches(
         PromptRows,
-        fn_constructor_args=(source,),
+        fn_constructor_args=(source, desk.counter("drafts")),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=s.max_replicas),

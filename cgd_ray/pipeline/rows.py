@@ -17,6 +17,7 @@ from cgd_ray.keys import KeyIndex
 from cgd_ray.pipeline.units import Unit
 from cgd_ray.records import Draft, Prompt, from_table
 from cgd_ray.sampling.requests import DraftOptions, draft_requests
+from cgd_ray.sampling.writer import Count
 from cgd_ray.shards import commit_shard
 from cgd_ray.store import Store, open_store
 from cgd_ray.student import chat_tokenizer
@@ -38,10 +39,16 @@ class PromptSource:
 
 
 class PromptRows:
-    """Units of prompts -> rows for the engine."""
+    """Units of prompts -> rows for the engine.
 
-    def __init__(self, source: PromptSource) -> None:
+    Args:
+        source: of the prompts.
+        count: is told the over-long ones.
+    """
+
+    def __init__(self, source: PromptSource, count: Count) -> None:
         self._source = source
+        self._count = count
         self._store = open_store(source.root)
         self._tokenizer: ChatTokenizer = chat_tokenizer(source.tokenizer)
         self._read = _file_reader(self._store)
@@ -56,6 +63,7 @@ class PromptRows:
         rows, refused = draft_requests(prompts, source.done, self._tokenizer, source.options)
         if refused:
             commit_shard(self._store, source.folder, refused)
+            self._count(0, len(refused))
         return rows
 
 

@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, field
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.teacher.limits import InFlightLimit, RateLimit
 
+HALTED = "halted"  # the reason of a stop that a person asked for
 _FREE_RETRIES = 100
 _ACTIVE_S = 5.0  # a client heard of within this time shares the governor's attention
 _EXCHANGE_S = 0.001  # of the governor's time, for one client
@@ -173,7 +174,7 @@ class Governor:
 
     def halt(self, detail: str) -> None:
         """Let no further call start; those under way may end."""
-        self._stop = self._stop or Stop("halted", detail)
+        self._stop = self._stop or Stop(HALTED, detail)
 
     def usage(self, now_s: float | None = None) -> Usage:
         """Return what the run came to so far."""

@@ -1,0 +1,36 @@
+"""The desk as a Ray actor: apart from the plans, whose engines no teacher's worker should import."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import ray
+
+from cgd_ray.pipeline.desk import Desk, DeskStatus
+from cgd_ray.teacher.governor import Governor, Grant, Report
+
+
+class DeskLink:
+    """The desk, from any process of the cluster."""
+
+    def __init__(self, governor: Governor) -> None:
+        self._desk: Any = ray.remote(num_cpus=0)(Desk).remote(governor)
+
+    def exchange(self, report: Report) -> Awaitable[Grant]:
+        """Report calls and ask for more."""
+        return self._desk.exchange.remote(report)
+
+    def counter(self, stage: str) -> Callable[[int, int], None]:
+        """Return what a stage's workers tell the rows to that they committed: made, failed."""
+        return partial(self._count, stage)
+
+    def halt(self, reason: str) -> None:
+        """Let no further call start."""
+        ray.get(self._desk.halt.remote(reason))
+
+    def status(self) -> DeskStatus:
+        """Return what is known now."""
+        return ray.get(self._desk.status.remote())
+
+    def _count(self, stage: str, made: int, failed: int) -> None:
+        self._desk.count.remote(stage, made, failed)
