@@ -17,6 +17,7 @@ from cgd_ray.pipeline.teacher_address import teacher_address
 from cgd_ray.pipeline.units import draft_units, prompt_units
 from cgd_ray.records import Critique, Draft, Failure, Prompt, Record, Refinement
 from cgd_ray.runtime import ray_session
+from cgd_ray.sampling.attempts import forget_attempts
 from cgd_ray.sampling.requests import DraftOptions
 from cgd_ray.shards import committed_files, count_reasons, read_failures
 from cgd_ray.student import student_source
@@ -104,7 +105,7 @@ def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
 
 
 def drafts_summary(ctx: RunContext) -> Summary:
-    """Return the counts of a drafted run.
+    """Close a drafted run and return its counts.
 
     Raises:
         UserError: not one draft could be made.
@@ -114,6 +115,7 @@ def drafts_summary(ctx: RunContext) -> Summary:
     failures = read_failures(ctx.store, folder, made)
     asked = _num_drafts(ctx)
     _require_all(asked, made, failures, "drafts")
+    forget_attempts(ctx.store, folder)
     return {
         "asked": asked,
         "made": len(made),
