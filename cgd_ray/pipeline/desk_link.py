@@ -1,4 +1,4 @@
-"""The desk as a Ray actor: apart from the plans, whose engines no teacher's worker should import."""
+"""The desk as a Ray actor: apart from the plans, so that teachers' workers load no engine."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

@@ -77,7 +77,7 @@ def teacher_plan(rows: ray.data.Dataset, settings: Settings, post: TeacherPost) 
         batch_size=TEACHER_ROWS_PER_SHARD,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=t.num_actors),
-        max_concurrency=max(2, -(-t.max_in_flight // TEACHER_ROWS_PER_SHARD)),
+        max_concurrency=max(2, -(-2 * t.max_in_flight // TEACHER_ROWS_PER_SHARD)),
         num_cpus=0.5,
     )
 

@@ -30,6 +30,11 @@ def teacher_address(ctx: RunContext) -> Iterator[str]:
                 f"teacher.backend={s.teacher.backend} and local.tutor=true: the tutor speaks "
                 "OpenAI's API, set local.tutor=false"
             )
+        if s.teacher.mode == "batch":
+            raise UserError(
+                "teacher.mode=batch and local.tutor=true: the tutor has no batch API, set "
+                "teacher.mode=chat or local.tutor=false"
+            )
         with tutor_server(s.local.tutor_reveal, ctx.work_dir) as base_url:
             yield base_url
     else:

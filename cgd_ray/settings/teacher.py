@@ -27,7 +27,8 @@ class TeacherSettings(Section):
     region: str | None = None
     """AWS region, for Bedrock; None: as the AWS configuration says."""
     mode: Literal["chat", "batch"] = "chat"
-    """`batch` sends the calls through the provider's batch API: half the price, within a day."""
+    """`batch` sends the calls through the batch API of OpenAI or Anthropic: half the price, within
+    a day. The limits on rates and on calls at once are for `chat`."""
     turns: Literal[1, 2] = 2
     """2: a critique, then the refinement as the second turn of the same chat. 1: both in one
     structured answer, for half the calls."""
@@ -72,5 +73,14 @@ class TeacherSettings(Section):
             raise ValueError(
                 f"teacher.temperature={self.temperature} is over 1, the limit of "
                 f"teacher.backend={self.backend}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mode_fits(self) -> Self:
+        if self.mode == "batch" and self.backend not in ("openai", "anthropic"):
+            raise ValueError(
+                f"teacher.mode=batch needs teacher.backend=openai or anthropic, not {self.backend}: "
+                "set teacher.mode=chat"
             )
         return self

@@ -49,7 +49,8 @@ class TeacherActor:
         self._settings = settings
         self._post = post
         self._store = open_store(post.root)
-        self._gate = asyncio.Semaphore(settings.max_in_flight)
+        # Twice the calls: while some rows' answers are kept and parsed, others are asked about.
+        self._gate = asyncio.Semaphore(2 * settings.max_in_flight)
         self._client: Backend | None = None
         self._teacher: JournaledTeacher | None = None
 

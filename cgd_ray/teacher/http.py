@@ -47,8 +47,8 @@ class HttpTeacher:
     def __init__(
         self, wire: Wire, options: ChatOptions, credentials: Credentials, limits: HttpLimits
     ) -> None:
-        self._wire = wire
-        self._options = options
+        self.wire = wire
+        self.options = options
         self._credentials = credentials
         self._limits = limits
         self._session: aiohttp.ClientSession | None = None
@@ -59,8 +59,8 @@ class HttpTeacher:
         Raises:
             TeacherError: there is none; it says whether to try again.
         """
-        request = self._wire.build_request(self._options, messages, max_tokens)
-        return self._wire.parse_response(self._options, await self._sent(request))
+        request = self.wire.build_request(self.options, messages, max_tokens)
+        return self.wire.parse_response(self.options, await self.send(request))
 
     async def probe(self) -> HttpResponse:
         """Return the response to a request that costs nothing.
@@ -68,14 +68,21 @@ class HttpTeacher:
         Raises:
             TeacherError: there is none.
         """
-        return await self._sent(self._wire.build_probe(self._options))
+        return await self.send(self.wire.build_probe(self.options))
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
 
-    async def _sent(self, request: HttpRequest) -> HttpResponse:
+    async def send(
+        self, request: HttpRequest, longest_bytes: int = _LONGEST_ANSWER_BYTES
+    ) -> HttpResponse:
+        """Return the response to one request, whatever its status.
+
+        Raises:
+            TeacherError: there is none, or it is longer than allowed.
+        """
         if self._session is None:  # a session belongs to the event loop that calls
             self._session = _session(self._limits)
         ready = await self._credentials.authorized(request)
@@ -87,7 +94,7 @@ class HttpTeacher:
                 headers=ready.headers,
                 allow_redirects=False,
             ) as response:
-                body = await _body(response)
+                body = await _body(response, longest_bytes)
         except TimeoutError as error:
             raise TeacherError("timeout", "no answer within teacher.timeout_s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -119,12 +126,12 @@ def _session(limits: HttpLimits) -> aiohttp.ClientSession:
     )
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _body(response: aiohttp.ClientResponse, longest_bytes: int) -> bytes:
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
-        if len(body) > _LONGEST_ANSWER_BYTES:
-            limit = _LONGEST_ANSWER_BYTES >> 20
+        if len(body) > longest_bytes:
+            limit = longest_bytes >> 20
             raise TeacherError("bad_answer", f"the answer is longer than {limit} MiB")
     return bytes(body)
 

@@ -108,6 +108,27 @@ def encode_segment(entries: Sequence[Entry]) -> bytes:
     return json.dumps(head, separators=(",", ":")).encode() + b"\n" + packed
 
 
+def batch_segments(
+    folder: str, name: str, at_s: float, entries: Sequence[Entry]
+) -> list[tuple[str, Sequence[Entry]]]:
+    """Return the segments for answers that came together: their keys, and what is in each.
+
+    The same answers make the same segments, so that keeping them twice keeps them once.
+
+    Args:
+        folder: of the run's own segments.
+        name: of the answers, which no others have.
+        at_s: Unix time when they were asked for.
+        entries: the answers, in the order in which they will be looked for.
+    """
+    made = f"{folder}/{round(at_s * 1000):013d}-{name}"
+    starts = range(0, len(entries), _SEGMENT_ANSWERS)
+    return [
+        (f"{made}-{number:05d}.segment", entries[start : start + _SEGMENT_ANSWERS])
+        for number, start in enumerate(starts)
+    ]
+
+
 def decode_segment(data: bytes) -> dict[str, Entry]:
     """Return a segment's entries by key."""
     line, _, packed = data.partition(b"\n")
@@ -119,9 +140,16 @@ def decode_segment(data: bytes) -> dict[str, Entry]:
     }
 
 
-def read_index(store: Store, folder: str = JOURNAL) -> JournalIndex:
-    """Return where every kept answer is; of several to one question, the newest."""
-    segments = [entry.key for entry in store.list(f"{folder}/")]
+def read_index(store: Store, folder: str = JOURNAL, known: Sequence[str] = ()) -> JournalIndex:
+    """Return where every kept answer is; of several to one question, the newest.
+
+    Args:
+        store: where the journal is.
+        folder: of the journal, or of one run's part.
+        known: segments to leave out.
+    """
+    left_out = frozenset(known)
+    segments = [e.key for e in store.list(f"{folder}/") if e.key not in left_out]
     segments.sort(key=lambda key: key.rpartition("/")[2], reverse=True)
     pairs = (
         (key, number) for number, head in enumerate(_heads(store, segments)) for key in head["keys"]
@@ -152,13 +180,14 @@ class Journal:
     Args:
         store: where the journal is.
         folder: of this run's own segments, below `JOURNAL`.
-        index: what was there when the stage began.
+        index: what was there when the stage began; what came to the folder since is read too.
     """
 
     def __init__(self, store: Store, folder: str, index: JournalIndex) -> None:
         self._store = store
         self._folder = folder
-        self._index = index
+        # This run's own part once more: a worker that replaces a dead one finds what that one paid.
+        self._indexes = (read_index(store, folder, index.segments), index)
         self._open: list[Entry] = []
         self._name = self._new_name()
         self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
@@ -175,10 +204,10 @@ class Journal:
         key = question.key
         entry = self._own.get(key)
         if entry is None:
-            (number,) = self._index.answers.find([key])
-            if number is None:
+            segment = self._segment_of(key)
+            if segment is None:
                 return None
-            entry = (await self._segment(self._index.segments[number]))[key]
+            entry = (await self._segment(segment))[key]
         if entry.parameters != question.parameters:
             raise UserError(
                 f"the journal's answer {key} was given under other parameters "
@@ -214,6 +243,13 @@ class Journal:
             if len(self._open) >= _SEGMENT_ANSWERS:
                 self._open, self._name = [], self._new_name()
         self._flusher = None
+
+    def _segment_of(self, key: str) -> str | None:
+        for index in self._indexes:
+            (number,) = index.answers.find([key])
+            if number is not None:
+                return index.segments[number]
+        return None
 
     async def _segment(self, key: str) -> dict[str, Entry]:
         if key not in self._segments:

@@ -6,10 +6,24 @@ from dataclasses import dataclass
 from cgd_ray.prompts.messages import Message
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.teacher.asking import Teacher
-from cgd_ray.teacher.completion import Completion, is_usable
+from cgd_ray.teacher.completion import Completion, TeacherError, is_usable
 from cgd_ray.teacher.governed import governed_ask
 from cgd_ray.teacher.journal import Journal, Question
 from cgd_ray.teacher.permits import Permits
+
+
+def question_of(
+    settings: TeacherSettings, messages: list[Message], max_tokens: int, template: str
+) -> Question:
+    """Return what is asked when a chat is."""
+    s = settings
+    return Question(s.backend, s.model, s.temperature, max_tokens, template, tuple(messages))
+
+
+def unanswered() -> TeacherError:
+    """Return the error of a question that batches brought no answer to: no call is made for it."""
+    detail = "the batch ended without an answer: --retry-failed asks again"
+    return TeacherError("not_answered", detail)
 
 
 class JournaledTeacher:
@@ -45,13 +59,11 @@ class JournaledTeacher:
         """Return the answer to one chat; two rows that ask the same at once pay once.
 
         Raises:
-            TeacherError: there is none, or no call can succeed any more (`stop`).
+            TeacherError: there is none, or no call can succeed any more (`stop`). With
+                teacher.mode="batch" only the journal answers.
             StoreError: the answer could not be kept.
         """
-        s = self._settings
-        question = Question(
-            s.backend, s.model, s.temperature, max_tokens, template, tuple(messages)
-        )
+        question = question_of(self._settings, messages, max_tokens, template)
         task = self._running.get(question.key)
         if task is None:
             task = asyncio.create_task(self._answer(question))
@@ -61,8 +73,11 @@ class JournaledTeacher:
 
     async def _answer(self, question: Question) -> Completion:
         known = await self._journal.find(question)
-        if known is not None and (self._reuse_refusals or is_usable(known)):
+        in_batches = self._settings.mode == "batch"  # which have asked again by now
+        if known is not None and (self._reuse_refusals or in_batches or is_usable(known)):
             return known
+        if in_batches:
+            raise unanswered()
         paid = _Kept(self._teacher, self._journal, question)
         messages = list(question.messages)
         return await governed_ask(

@@ -132,6 +132,17 @@ def test_a_failed_write_is_told_and_the_answers_go_into_the_next(store: SlowStor
     asyncio.run(run())
 
 
+def test_a_worker_that_replaces_another_finds_what_it_paid(store: SlowStore) -> None:
+    at_the_start = read_index(store)
+
+    async def run() -> None:
+        await Journal(store, f"{JOURNAL}/run", at_the_start).keep(ASKED, completion("paid"))
+        successor = Journal(store, f"{JOURNAL}/run", at_the_start)
+        assert await successor.find(ASKED) == completion("paid")
+
+    asyncio.run(run())
+
+
 def test_the_newest_answer_to_a_question_wins(store: SlowStore) -> None:
     async def run() -> None:
         await journal(store, "a").keep(ASKED, completion("old"))

@@ -21,7 +21,7 @@ from cgd_ray.teacher.wire.base import (
 )
 
 BASE_URL = "https://api.anthropic.com"
-_VERSION = "2023-06-01"
+VERSION = "2023-06-01"
 _FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -40,7 +40,7 @@ def build_request(options: ChatOptions, messages: list[Message], max_tokens: int
         body["system"] = "\n\n".join(system)
     body["messages"] = _turns(messages, cached=options.caches_first_turn)
     url = joined(options.base_url, "/v1/messages")
-    return json_request(url, body, anthropic_version=_VERSION)
+    return json_request(url, body, anthropic_version=VERSION)
 
 
 def parse_response(options: ChatOptions, response: HttpResponse) -> Completion:
@@ -74,7 +74,7 @@ def parse_response(options: ChatOptions, response: HttpResponse) -> Completion:
 def build_probe(options: ChatOptions) -> HttpRequest:
     """Return the question for the models there are, which is free."""
     url = joined(options.base_url, "/v1/models")
-    return HttpRequest(url, headers={"anthropic-version": _VERSION}, method="GET")
+    return HttpRequest(url, headers={"anthropic-version": VERSION}, method="GET")
 
 
 def _turns(messages: Sequence[Message], *, cached: bool) -> list[dict[str, Any]]:
