@@ -95,7 +95,7 @@ def gpu_cluster() -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-            for process_id in _processes_of(folder):
+            for process_id in processes_of(folder):
                 os.kill(process_id, signal.SIGKILL)
 
 
@@ -129,7 +129,7 @@ class NodeWatch:
                 self.seen.append(now)
 
 
-def _processes_of(folder: str) -> list[int]:
+def processes_of(folder: str) -> list[int]:
     """Return the processes whose command line names our own session's folder."""
     found: list[int] = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
