@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from cgd_ray.errors import UserError
 from cgd_ray.keys import KeyIndex, key_index, key_set
+from cgd_ray.pipeline.batches import fill_journal
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.desk_link import DeskLink
 from cgd_ray.pipeline.follow import Teaching, follow
 from cgd_ray.pipeline.plans import draft_plan, stored_plan, teacher_plan
 from cgd_ray.pipeline.prompts import split_folder
 from cgd_ray.pipeline.rows import DraftSource, PromptSource
+from cgd_ray.pipeline.spending import journal_folder, spent_usd
 from cgd_ray.pipeline.teacher_address import teacher_address
 from cgd_ray.pipeline.units import draft_units, prompt_units
 from cgd_ray.records import Critique, Draft, Failure, Prompt, Record, Refinement
@@ -23,8 +25,8 @@ from cgd_ray.shards import committed_files, count_reasons, read_failures
 from cgd_ray.student import student_source
 from cgd_ray.teacher.actor import TeacherPost
 from cgd_ray.teacher.governor import Governor, limits_of
-from cgd_ray.teacher.journal import JOURNAL, read_index, read_usage
-from cgd_ray.teacher.prices import FREE, check_budget, price_of, tokens_usd
+from cgd_ray.teacher.journal import read_index
+from cgd_ray.teacher.prices import FREE, check_budget, price_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,10 @@ def make_refinements(ctx: RunContext) -> Summary:
         total = len(_ids(ctx, ctx.folders.drafts, Draft))
         with ctx.progress.stage("teacher", total, "rows") as line:
             line.update(0, 0, done)
+            if source.units and ctx.settings.teacher.mode == "batch":
+                fill_journal(ctx, base_url, source, line)
+                source = _draft_source(ctx)  # without the rows that failed for good
+                done = len(source.done)
             if source.units:
                 with ray_session(ctx.settings.run.num_cpus):
                     desk = _teacher_desk(ctx)
@@ -83,9 +89,13 @@ def make_refinements(ctx: RunContext) -> Summary:
 def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
     """Draft and teach in one streaming plan: the teacher works while the engine samples.
 
+    Batches of the teacher's wait for all drafts.
+
     Raises:
         UserError: as the two stages alone.
     """
+    if ctx.settings.teacher.mode == "batch":
+        return make_drafts(ctx), make_refinements(ctx)
     with teacher_address(ctx) as base_url:
         fresh, stored = _prompt_source(ctx), _draft_source(ctx)
         lost = _done(ctx, ctx.folders.drafts, Draft).failed
@@ -147,11 +157,6 @@ def refinements_summary(ctx: RunContext) -> Summary:
     }
 
 
-def journal_folder(ctx: RunContext) -> str:
-    """Return where this run's own paid answers are."""
-    return f"{JOURNAL}/{ctx.folders.refinements}"
-
-
 def _prompt_source(ctx: RunContext) -> PromptSource:
     s = ctx.settings
     done = _done(ctx, ctx.folders.drafts, Draft).all
@@ -179,17 +184,6 @@ def stored_prompts(ctx: RunContext) -> tuple[tuple[str, ...], KeyIndex]:
     files = list(committed_files(ctx.store, split_folder(ctx.folders.prompts, "train"), Prompt))
     index = key_index((key, i) for i, file in enumerate(files) for key in file.ids)
     return tuple(file.key for file in files), index
-
-
-def spent_usd(ctx: RunContext) -> float:
-    """Return what this run's answers have cost: the journal holds every one that was paid.
-
-    0 where the price is not known.
-    """
-    price = price_of(ctx.settings.teacher)
-    used = read_usage(ctx.store, journal_folder(ctx))
-    tokens = (used.num_input_tokens, used.num_cached_tokens, used.num_output_tokens)
-    return tokens_usd(price, *tokens) if price else 0.0
 
 
 def _draft_source(ctx: RunContext) -> DraftSource:

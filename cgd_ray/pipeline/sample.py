@@ -13,9 +13,10 @@ import pyarrow as pa
 from cgd_ray.keys import key_set
 from cgd_ray.noise import say
 from cgd_ray.pipeline.context import RunContext
-from cgd_ray.pipeline.generate import journal_folder, spent_usd, stored_prompts
+from cgd_ray.pipeline.generate import stored_prompts
 from cgd_ray.pipeline.rows import DraftRows, DraftSource
 from cgd_ray.pipeline.run import opened
+from cgd_ray.pipeline.spending import journal_folder, spent_usd
 from cgd_ray.pipeline.teacher_address import teacher_address
 from cgd_ray.pipeline.units import Unit
 from cgd_ray.plan import derive
@@ -117,7 +118,8 @@ def teach_sample(ctx: RunContext, rows: Sequence[TeacherRow]) -> Outcomes:
 
 
 async def _teach(ctx: RunContext, rows: Sequence[TeacherRow], base_url: str) -> Outcomes:
-    t = ctx.settings.teacher
+    # A few rows at once are not worth a day's wait: they are asked, and paid, as chats.
+    t = ctx.settings.teacher.model_copy(update={"mode": "chat"})
     check_budget(t, price_of(t))
     governor = Governor(limits_of(t, spent_usd(ctx)))
 
