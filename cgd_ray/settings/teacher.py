@@ -80,7 +80,7 @@ class TeacherSettings(Section):
     def _mode_fits(self) -> Self:
         if self.mode == "batch" and self.backend not in ("openai", "anthropic"):
             raise ValueError(
-                f"teacher.mode=batch needs teacher.backend=openai or anthropic, not {self.backend}: "
-                "set teacher.mode=chat"
+                f"teacher.mode=batch needs teacher.backend=openai or anthropic, not "
+                f"{self.backend}: set teacher.mode=chat"
             )
         return self

@@ -264,6 +264,22 @@ def test_a_question_without_an_answer_is_asked_once_a_run(
         assert paid_once(server, 2 * NUM_ROWS)
 
 
+def test_retry_failed_asks_again_what_was_unusable_and_that_alone(
+    tmp_path: Path, backend: str, whole: list[str]
+) -> None:
+    answers = [troubled("ok", 5)]
+    with batch_server(lambda body: ("ok", "") if answers[0](body)[1] == "no" else good(body)) as s:
+        ctx = context(tmp_path, s, backend)
+        fill(ctx)
+        assert [f.reason for f in taught(ctx).failures] == ["empty"]
+        answers[0] = good
+        fill(ctx)
+        assert [f.reason for f in taught(ctx).failures] == ["empty"]
+        fill(replace(ctx, retry_failed=True))
+        assert texts(taught(ctx)) == whole
+        assert s.billed.total() == 2 * NUM_ROWS
+
+
 @pytest.mark.parametrize("status", ["expired", "failed"])
 def test_a_batch_that_comes_to_nothing_leaves_its_questions_open(
     tmp_path: Path, whole: list[str], status: str, backend: str
@@ -339,7 +355,7 @@ def test_ctrl_c_leaves_the_batches_running(
     assert "3 batches go on at the provider" in shown.out + shown.err
 
 
-def test_a_wrong_model_ends_the_run_in_one_line(tmp_path: Path) -> None:
+def test_an_address_without_batches_ends_the_run_in_one_line(tmp_path: Path) -> None:
     with batch_server(good) as server:
         ctx = context(tmp_path, server, "openai", base_url=f"{server.root}/v2")
         with pytest.raises(UserError, match=r"stopped \(not_found\)"):
