@@ -17,6 +17,8 @@ from cgd_ray.settings import Settings, load
 from cgd_ray.shards import read_failures, read_records
 from cgd_ray.store import Store, open_store
 from cgd_ray.teacher.journal import read_index
+from tests.support.batch_server import batch_server
+from tests.support.scripted_teacher import KEY
 
 RUN = """
 [run]
@@ -75,7 +77,7 @@ def run_file(tmp_path: Path, s3: str, slow_tutor: tuple[str, Path]) -> Path:
     return path
 
 
-def assert_every_row_is_accounted_for(settings: Settings) -> None:
+def assert_every_row_is_accounted_for(settings: Settings, reason: str = "refusal") -> None:
     store, folders = open_store(settings.run.root), open_context(settings).folders
     drafts = read_records(store, folders.drafts, Draft)
     refinements = read_records(store, folders.refinements, Refinement)
@@ -84,7 +86,7 @@ def assert_every_row_is_accounted_for(settings: Settings) -> None:
     assert [f.reason for f in read_failures(store, folders.drafts, drafts).values()] == ["too_long"]
     assert len(refinements) == len(critiques) == len(SOLVABLE)
     refused = read_failures(store, folders.refinements, refinements).values()
-    assert [(f.stage, f.reason) for f in refused] == [("critiques", "refusal")] * len(UNSOLVABLE)
+    assert [(f.stage, f.reason) for f in refused] == [("critiques", reason)] * len(UNSOLVABLE)
     assert {*refinements} | {f.row_id for f in refused} == {*drafts}
 
 
@@ -238,3 +240,29 @@ def test_bad_input_is_one_line_before_any_work(run_file, overrides, says):
     start = time.monotonic()
     assert says in run_cli("generate", run_file, *overrides)
     assert time.monotonic() - start < 60
+
+
+def batch_answer(body: dict[str, object]) -> tuple[str, str]:
+    problem = str(body["messages"])
+    return ("bad_request", "") if "queen" in problem else ("ok", "Redo it. \\boxed{1}")
+
+
+@pytest.mark.parametrize(("backend", "path"), [("openai", "/v1"), ("anthropic", "")])
+def test_batches_answer_a_whole_run_and_a_second_one_asks_nothing(
+    run_file, backend, path, monkeypatch
+):
+    monkeypatch.setenv("BATCH_KEY", KEY)
+    with batch_server(batch_answer, auto=True) as server:
+        overrides = [
+            f"teacher.backend={backend}",
+            f"teacher.base_url={server.root}{path}",
+            "teacher.mode=batch",
+            "teacher.api_key_env=BATCH_KEY",
+        ]
+        settings = load(run_file, overrides)
+        generate(settings)
+        assert_every_row_is_accounted_for(settings, "bad_request")
+        billed = server.billed.total()
+        assert billed == 2 * len(SOLVABLE)
+        generate(settings, retry_failed=True)
+        assert server.billed.total() == billed
