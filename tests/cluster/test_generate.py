@@ -228,7 +228,7 @@ def run_cli(*arguments: object) -> str:
     [
         (["train.learnig_rate=1e-5"], "did you mean train.learning_rate"),
         (["prompts.columns.prompt=question"], "no column 'question'"),
-        (["prompts.train=nowhere/*.jsonl"], "matches no .jsonl"),
+        (["prompts.train=nowhere/*.jsonl"], "matches no prompt file"),
         (["run.root=s3://nowhere/x"], "bucket 'nowhere'"),
         (["teacher.base_url=http://127.0.0.1:9/v1"], "cannot be reached"),
         (["teacher.allow_private_address=false"], "teacher.allow_private_address=true"),
