@@ -81,7 +81,7 @@ def make_refinements(ctx: RunContext) -> Summary:
                 with ray_session(ctx.settings.run.num_cpus):
                     desk = _teacher_desk(ctx)
                     post = _post(ctx, base_url, desk)
-                    plan = teacher_plan(stored_plan(source), ctx.settings, post)
+                    plan = teacher_plan(stored_plan(source), ctx.settings, post, total)
                     follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done))
     return refinements_summary(ctx)
 
@@ -109,7 +109,8 @@ def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
                     rows.append(draft_plan(ctx.settings, fresh, desk, hand_on=True))
                 if rows:
                     joined = rows[0].union(*rows[1:]) if rows[1:] else rows[0]
-                    plan = teacher_plan(joined, ctx.settings, _post(ctx, base_url, desk))
+                    post = _post(ctx, base_url, desk)
+                    plan = teacher_plan(joined, ctx.settings, post, total)
                     follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done))
     return drafts_summary(ctx), refinements_summary(ctx)
 

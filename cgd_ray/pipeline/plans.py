@@ -14,14 +14,13 @@ import ray.data
 
 from cgd_ray.pipeline.desk_link import DeskLink
 from cgd_ray.pipeline.rows import DraftRows, DraftSource, PromptRows, PromptSource
+from cgd_ray.pipeline.units import rows_per_shard
 from cgd_ray.runtime import use_gpu
 from cgd_ray.sampling.attempts import Record as AttemptRecord
 from cgd_ray.sampling.processor import sampler
 from cgd_ray.sampling.writer import write_drafts
 from cgd_ray.settings import Settings
 from cgd_ray.teacher.actor import TeacherActor, TeacherPost
-
-TEACHER_ROWS_PER_SHARD = 16
 
 
 def draft_plan(
@@ -68,16 +67,27 @@ def stored_plan(source: DraftSource) -> ray.data.Dataset:
     )
 
 
-def teacher_plan(rows: ray.data.Dataset, settings: Settings, post: TeacherPost) -> ray.data.Dataset:
-    """Return a plan that teaches rows."""
+def teacher_plan(
+    rows: ray.data.Dataset, settings: Settings, post: TeacherPost, num_rows: int
+) -> ray.data.Dataset:
+    """Return a plan that teaches rows.
+
+    Args:
+        rows: of the teacher.
+        settings: of the run.
+        post: where the actors work.
+        num_rows: about how many there are.
+    """
     t = settings.teacher
+    size = rows_per_shard(num_rows)
     return rows.map_batches(
         TeacherActor,
         fn_constructor_args=(t, post),
-        batch_size=TEACHER_ROWS_PER_SHARD,
+        batch_size=size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=t.num_actors),
-        max_concurrency=max(2, -(-2 * t.max_in_flight // TEACHER_ROWS_PER_SHARD)),
+        # Rows for twice as many chats as may be under way: the last rows of one shard are slow.
+        max_concurrency=2 + 4 * t.max_in_flight // size,
         num_cpus=0.5,
     )
 
