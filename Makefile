@@ -48,6 +48,10 @@ browser: # Chromium for the report page's tests, where we may install it; they s
 calibration: install ## cgd, cgd + prompt-only rows and distilled_sft in one budget (half an hour)
 	$(VENV)/bin/python -m benchmarks.calibration
 
+BENCHES ?= prompts commit_faults teacher_faults teacher_limits teacher_throughput sampling scale
+bench: install ## README's figures of generation, on an idle machine (two hours); BENCHES="scale" for some
+	set -e; for name in $(BENCHES); do $(VENV)/bin/python -m benchmarks.$$name; done
+
 chaos: install ## reliability checks with many seeds (an hour); LANES="commits races" for some
 	$(VENV)/bin/python -m benchmarks.chaos $(LANES)
 
