@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip install -qq --no-deps
 RUN ?= jobs/runs/demo.toml
 
-.PHONY: help install demo test test-unit check format browser calibration chaos clean
+.PHONY: help install demo test test-unit check format browser calibration bench chaos clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
