@@ -35,8 +35,8 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray would run its workers at niceness 15: on 2 cores that costs the engine 4 % of its tokens
-    # to Ray's own processes, and most of them to anything else that runs.
+    # Ray would run its workers at niceness 15, last in line for a small machine's cores: beside
+    # anything else that computes, training came down to a tenth of its speed.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
