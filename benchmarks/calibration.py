@@ -1,7 +1,7 @@
 """`make calibration`: the demo's settings, plain cgd and distilled_sft in one training budget.
 
-All arms share prompts, drafts, critiques and refinements, and take the demo's 65 optimiser steps of at
-most 1,024 tokens. Arms that are finished are read, not run again.
+All arms share prompts, drafts, critiques and refinements, and take the demo's 65 optimiser steps of
+at most 1,024 tokens. Arms that are finished are read, not run again.
 """
 
 import json
