@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cgd_ray.pipeline.desk import Desk, DeskStatus
 from cgd_ray.teacher.governor import Governor, Grant, Report
@@ -14,7 +15,10 @@ class DeskLink:
     """The desk, from any process of the cluster."""
 
     def __init__(self, governor: Governor) -> None:
-        self._desk: Any = ray.remote(num_cpus=0)(Desk).remote(governor)
+        # Beside the driver, whose loss ends the stage anyway: any other node may go.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk)
+        self._desk: Any = actor.remote(governor)
 
     def exchange(self, report: Report) -> Awaitable[Grant]:
         """Report calls and ask for more."""
