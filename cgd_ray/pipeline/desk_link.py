@@ -16,7 +16,8 @@ class DeskLink:
 
     def __init__(self, governor: Governor) -> None:
         # Beside the driver, whose loss ends the stage anyway: any other node may go.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        node = ray.get_runtime_context().get_node_id()
+        here: Any = NodeAffinitySchedulingStrategy(node, soft=False)  # Ray's own types lack it
         actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk)
         self._desk: Any = actor.remote(governor)
 
