@@ -42,15 +42,20 @@ class KeyIndex:
 def key_index(pairs: Iterable[tuple[str, int]]) -> KeyIndex:
     """Return an index; where a key comes twice, its first number stays."""
     # In pieces: Python's own strings take five times the room of the array.
-    keys, numbers = [np.array([], dtype="S1")], [np.array([], dtype=np.int32)]
+    parts = [KeyIndex(np.array([], dtype="S1"), np.array([], dtype=np.int32))]
     rest = iter(pairs)
     while piece := list(islice(rest, _PIECE)):
-        keys.append(np.array([key.encode() for key, _ in piece]))
-        numbers.append(np.array([number for _, number in piece], dtype=np.int32))
-    unique, first = np.unique(np.concatenate(keys), return_index=True)
-    return KeyIndex(unique, np.concatenate(numbers)[first])
+        keys = np.array([key.encode() for key, _ in piece])
+        parts.append(KeyIndex(keys, np.array([number for _, number in piece], dtype=np.int32)))
+    return joined(parts)
 
 
 def key_set(keys: Iterable[str]) -> KeyIndex:
     """Return an index used as a set: every number is 0."""
     return key_index((key, 0) for key in keys)
+
+
+def joined(parts: Sequence[KeyIndex]) -> KeyIndex:
+    """Return one index of one or more; where a key comes twice, its first number stays."""
+    keys, first = np.unique(np.concatenate([part.keys for part in parts]), return_index=True)
+    return KeyIndex(keys, np.concatenate([part.numbers for part in parts])[first])

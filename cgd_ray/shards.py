@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cgd_ray.keys import KeyIndex, joined, key_set
 from cgd_ray.records import Failure, R, Record, from_table, to_table
 from cgd_ray.store import MissingKey, Store, map_objects
 
@@ -90,16 +91,33 @@ def committed_files(store: Store, folder: str, *kinds: type[Record]) -> Iterator
                 yield ShardFile(file["key"], file["kind"], tuple(file["ids"]), file["sums"])
 
 
-def counts_table(made: int, failed: int, stop: str | None = None) -> pa.Table:
-    """Return one row of counts: what a writing step hands on instead of its data.
+@dataclass(frozen=True, slots=True)
+class StageRows:
+    """The rows that a stage has committed, by kind, without their contents."""
 
-    Args:
-        made: rows committed as made.
-        failed: rows committed as failures.
-        stop: why the stage must not go on; None: it may.
-    """
-    schema = pa.schema([("made", pa.int64()), ("failed", pa.int64()), ("stop", pa.string())])
-    return pa.Table.from_pylist([{"made": made, "failed": failed, "stop": stop}], schema=schema)
+    ids: dict[str, KeyIndex]
+    sums: dict[str, dict[str, int]]  # totals of the integer columns; a row made twice counts twice
+
+    def of(self, kind: type[Record]) -> KeyIndex:
+        """Return the ids of the rows of one kind."""
+        return self.ids.get(kind.__name__, key_set([]))
+
+    def total(self, column: str, *kinds: type[Record]) -> int:
+        """Return the total of a column over some kinds."""
+        return sum(self.sums.get(kind.__name__, {}).get(column, 0) for kind in kinds)
+
+
+def read_rows(store: Store, folder: str) -> StageRows:
+    """Return what a stage has committed, from one reading of its commits."""
+    parts: defaultdict[str, list[KeyIndex]] = defaultdict(list)
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for file in committed_files(store, folder):
+        parts[file.kind].append(key_set(file.ids))
+        sums[file.kind].update(file.sums)
+    return StageRows(
+        {kind: joined(found) for kind, found in parts.items()},
+        {kind: dict(found) for kind, found in sums.items()},
+    )
 
 
 def read_records(store: Store, folder: str, kind: type[R]) -> dict[str, R]:

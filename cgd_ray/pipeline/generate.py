@@ -3,10 +3,8 @@
 The driver knows ids and counts; the rows themselves go from store to worker to store.
 """
 
-from dataclasses import dataclass
-
 from cgd_ray.errors import UserError
-from cgd_ray.keys import KeyIndex, key_index, key_set
+from cgd_ray.keys import KeyIndex, joined, key_index, key_set
 from cgd_ray.pipeline.batches import fill_journal
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.desk_link import DeskLink
@@ -21,25 +19,12 @@ from cgd_ray.records import Critique, Draft, Failure, Prompt, Record, Refinement
 from cgd_ray.runtime import ray_session
 from cgd_ray.sampling.attempts import forget_attempts
 from cgd_ray.sampling.requests import DraftOptions
-from cgd_ray.shards import committed_files, count_reasons, read_failures
+from cgd_ray.shards import committed_files, count_reasons, read_failures, read_rows
 from cgd_ray.student import student_source
 from cgd_ray.teacher.actor import TeacherPost
 from cgd_ray.teacher.governor import Governor, limits_of
 from cgd_ray.teacher.journal import read_index
 from cgd_ray.teacher.prices import FREE, check_budget, price_of
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Rows of one stage that need no work: made, or failed for good."""
-
-    made: KeyIndex
-    failed: KeyIndex
-
-    @property
-    def all(self) -> KeyIndex:
-        """Return both together."""
-        return key_set(key.decode() for part in (self.made, self.failed) for key in part.keys)
 
 
 def make_drafts(ctx: RunContext) -> Summary:
@@ -70,7 +55,7 @@ def make_refinements(ctx: RunContext) -> Summary:
     with teacher_address(ctx) as base_url:
         source = _draft_source(ctx)
         done = len(source.done)
-        total = len(_ids(ctx, ctx.folders.drafts, Draft))
+        total = len(read_rows(ctx.store, ctx.folders.drafts).of(Draft))
         with ctx.progress.stage("teacher", total, "rows") as line:
             line.update(0, 0, done)
             if source.units and ctx.settings.teacher.mode == "batch":
@@ -98,8 +83,9 @@ def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
         return make_drafts(ctx), make_refinements(ctx)
     with teacher_address(ctx) as base_url:
         fresh, stored = _prompt_source(ctx), _draft_source(ctx)
-        lost = _done(ctx, ctx.folders.drafts, Draft).failed
-        total, done = _num_drafts(ctx), len(stored.done) + len(lost)
+        made = read_rows(ctx.store, ctx.folders.drafts).of(Draft)
+        lost = len(fresh.done) - len(made)  # drafts that failed for good
+        total, done = _num_drafts(ctx), len(stored.done) + lost
         with ctx.progress.stage("generation", total, "rows") as line:
             line.update(0, 0, done, "starting the engine")
             with ray_session(ctx.settings.run.num_cpus):
@@ -122,7 +108,8 @@ def drafts_summary(ctx: RunContext) -> Summary:
         UserError: not one draft could be made.
     """
     folder = ctx.folders.drafts
-    made = _ids(ctx, folder, Draft)
+    rows = read_rows(ctx.store, folder)
+    made = rows.of(Draft)
     failures = read_failures(ctx.store, folder, made)
     asked = _num_drafts(ctx)
     _require_all(asked, made, failures, "drafts")
@@ -131,7 +118,7 @@ def drafts_summary(ctx: RunContext) -> Summary:
         "asked": asked,
         "made": len(made),
         "failed": count_reasons(failures),
-        "tokens": _sum(ctx, folder, "num_tokens", Draft),
+        "tokens": rows.total("num_tokens", Draft),
     }
 
 
@@ -142,25 +129,26 @@ def refinements_summary(ctx: RunContext) -> Summary:
         UserError: not one refinement could be made.
     """
     folder = ctx.folders.refinements
-    refined = _ids(ctx, folder, Refinement)
+    rows, calls = read_rows(ctx.store, folder), (Critique, Refinement)
+    refined = rows.of(Refinement)
     failures = read_failures(ctx.store, folder, refined)
-    asked = len(_ids(ctx, ctx.folders.drafts, Draft))
+    asked = len(read_rows(ctx.store, ctx.folders.drafts).of(Draft))
     _require_all(asked, refined, failures, "refinements")
     return {
         "asked": asked,
-        "critiqued": len(_ids(ctx, folder, Critique)),
+        "critiqued": len(rows.of(Critique)),
         "refined": len(refined),
         "failed": count_reasons(failures),
-        "input_tokens": _sum(ctx, folder, "num_input_tokens", Critique, Refinement),
-        "cached_tokens": _sum(ctx, folder, "num_cached_tokens", Critique, Refinement),
-        "output_tokens": _sum(ctx, folder, "num_output_tokens", Critique, Refinement),
+        "input_tokens": rows.total("num_input_tokens", *calls),
+        "cached_tokens": rows.total("num_cached_tokens", *calls),
+        "output_tokens": rows.total("num_output_tokens", *calls),
         "usd": spent_usd(ctx) if price_of(ctx.settings.teacher) else None,
     }
 
 
 def _prompt_source(ctx: RunContext) -> PromptSource:
     s = ctx.settings
-    done = _done(ctx, ctx.folders.drafts, Draft).all
+    done = _done(ctx, ctx.folders.drafts, Draft)
     per_unit = max(1, s.sampling.rows_per_request // s.sampling.num_drafts)
     files = committed_files(ctx.store, split_folder(ctx.folders.prompts, "train"), Prompt)
     return PromptSource(
@@ -188,7 +176,7 @@ def stored_prompts(ctx: RunContext) -> tuple[tuple[str, ...], KeyIndex]:
 
 
 def _draft_source(ctx: RunContext) -> DraftSource:
-    done = _done(ctx, ctx.folders.refinements, Refinement).all
+    done = _done(ctx, ctx.folders.refinements, Refinement)
     drafts = committed_files(ctx.store, ctx.folders.drafts, Draft)
     units = draft_units(drafts, done, ctx.settings.sampling.rows_per_request)
     return DraftSource(ctx.store.root, tuple(units), done, *stored_prompts(ctx))
@@ -224,23 +212,15 @@ def _post(ctx: RunContext, base_url: str, desk: DeskLink) -> TeacherPost:
     )
 
 
-def _done(ctx: RunContext, folder: str, kind: type[Record]) -> Done:
-    made = _ids(ctx, folder, kind)
+def _done(ctx: RunContext, folder: str, kind: type[Record]) -> KeyIndex:
+    """Return the rows of a stage that need no work: made, or failed for good."""
+    made = read_rows(ctx.store, folder).of(kind)
     failures = {} if ctx.retry_failed else read_failures(ctx.store, folder, made)
-    return Done(made, key_set(key for key, f in failures.items() if f.permanent))
-
-
-def _ids(ctx: RunContext, folder: str, kind: type[Record]) -> KeyIndex:
-    files = committed_files(ctx.store, folder, kind)
-    return key_set(key for file in files for key in file.ids)
-
-
-def _sum(ctx: RunContext, folder: str, column: str, *kinds: type[Record]) -> int:
-    return sum(file.sums[column] for file in committed_files(ctx.store, folder, *kinds))
+    return joined([made, key_set(key for key, f in failures.items() if f.permanent)])
 
 
 def _num_drafts(ctx: RunContext) -> int:
-    prompts = _ids(ctx, split_folder(ctx.folders.prompts, "train"), Prompt)
+    prompts = read_rows(ctx.store, split_folder(ctx.folders.prompts, "train")).of(Prompt)
     return len(prompts) * ctx.settings.sampling.num_drafts
 
 

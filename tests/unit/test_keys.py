@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from cgd_ray.keys import key_index, key_set
+from cgd_ray.keys import joined, key_index, key_set
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -26,3 +26,10 @@ def test_a_set_knows_its_members() -> None:
     members = key_set(["b", "a", "b"])
     assert ("a" in members, "b" in members, "c" in members, len(members)) == (True, True, False, 2)
     assert key_set([]).find(["a"]) == [None]
+
+
+def test_joined_indexes_keep_the_number_of_the_first() -> None:
+    parts = [key_index([("b", 1), ("a", 2)]), key_index([]), key_index([("long key", 3), ("b", 4)])]
+    index = joined(parts)
+    assert index.find(["a", "b", "long key", "c"]) == [2, 1, 3, None]
+    assert len(index) == 3

@@ -9,12 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from cgd_ray.records import (
+    Critique,
     CuratedRow,
+    Draft,
     Example,
     Failure,
     PackedBatch,
     Prompt,
     Record,
+    Refinement,
     Score,
     from_table,
     to_table,
@@ -23,11 +26,11 @@ from cgd_ray.shards import (
     commit_shard,
     committed_files,
     count_reasons,
-    counts_table,
     mark_complete,
     read_complete,
     read_failures,
     read_records,
+    read_rows,
 )
 from cgd_ray.store import LocalStore
 from tests.support.records import critique, draft, failure, prompt, refinement
@@ -210,9 +213,15 @@ def test_reasons_are_counted_the_commonest_first() -> None:
     assert list(count_reasons(failures).items()) == [("b", 2), ("a", 1)]
 
 
-def test_a_table_of_counts() -> None:
-    assert counts_table(3, 1).to_pylist() == [{"made": 3, "failed": 1, "stop": None}]
-    assert counts_table(0, 0, "why").schema == counts_table(0, 0).schema
+def test_a_stage_is_counted_by_kind_without_its_contents(store: LocalStore) -> None:
+    first, second = critique(), refinement()
+    commit_shard(store, "stage", [first, second])
+    commit_shard(store, "stage", [failure("gone")])
+    rows = read_rows(store, "stage")
+    assert first.draft_id in rows.of(Critique)
+    assert (len(rows.of(Refinement)), len(rows.of(Failure)), len(rows.of(Draft))) == (1, 1, 0)
+    both = first.num_output_tokens + second.num_output_tokens
+    assert rows.total("num_output_tokens", Critique, Refinement, Draft) == both > 0
 
 
 def test_a_finished_stage_says_so(store: LocalStore) -> None:
