@@ -1,0 +1,45 @@
+"""The student as a DeepSpeed engine: weights, attention, optimiser, sharding."""
+
+from typing import Any
+
+import deepspeed
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from cgd_ray.training.attention import DOCUMENT_ATTENTION, register
+from cgd_ray.training.deepspeed_config import deepspeed_config
+from cgd_ray.training.task import TrainTask
+
+
+def training_device(task: TrainTask) -> torch.device:
+    """Return this worker's device, with its threads set."""
+    if task.on_gpu:
+        return torch.device("cuda", torch.cuda.current_device())
+    torch.set_num_threads(task.threads)
+    return torch.device("cpu")
+
+
+def build_engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 - untyped library
+    """Load the student and hand it to DeepSpeed, sharded as the settings say."""
+    register()
+    config = deepspeed_config(task.train)
+    dtype = getattr(torch, task.train.dtype)
+    # Alive while the model loads: transformers then shards the weights over the workers at once.
+    sharded = HfDeepSpeedConfig(config) if task.train.zero_stage == 3 else None
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        task.source, dtype=dtype, attn_implementation=DOCUMENT_ATTENTION
+    )
+    del sharded
+    if task.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    model.train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=task.train.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=task.train.weight_decay,
+        fused=True,
+    )
+    engine, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
+    return engine
