@@ -45,9 +45,12 @@ class StageFolders:
 
 
 def stage_folders(
-    settings: Settings, source_versions: tuple[str, ...], retries: int = 0
+    settings: Settings,
+    source_versions: tuple[str, ...],
+    retries: int = 0,
+    start: str | None = None,
 ) -> StageFolders:
-    """Return where each stage of this run keeps its output.
+    """Return where each stage of one round of this run keeps its output.
 
     Settings that change speed but not content (replicas, actors, timeouts, ports) do not count.
 
@@ -55,6 +58,8 @@ def stage_folders(
         settings: the run's settings.
         source_versions: what the prompt files contain, as `prompts.sources.source_versions` says.
         retries: times that failed rows were tried again: what follows may see more rows each time.
+        start: checkpoint folder of the round before, whose student drafts and is trained further;
+            None: the first round, which starts from `student.model`.
     """
     s = settings
 
@@ -66,7 +71,7 @@ def stage_folders(
         "drafts",
         prompts,
         draft.TEMPLATE,
-        [s.student.model, s.student.max_model_len, s.run.seed],
+        [s.student.model, s.student.max_model_len, s.run.seed, *([start] if start else [])],
         _part(s.sampling, "engine", "num_drafts", "temperature", "top_p", "max_tokens"),
     )
     lengths = ("critique_max_tokens", "refinement_max_tokens")

@@ -75,7 +75,8 @@ def describe(settings: Settings, plan: Plan) -> str:
     epoch = ""
     if p.max_tokens_an_epoch is not None:
         epoch = f", {p.max_tokens_an_epoch:,} an epoch ({size(p.max_shard_bytes)} of shards)"
-    rows = [
+    rows = [] if s.run.rounds == 1 else [("rounds", f"{s.run.rounds}, each as follows")]
+    rows += [
         ("prompts", f"{_count(p.num_prompts)} training, {_count(s.prompts.num_test)} test"),
         ("drafts", f"{_count(p.num_drafts)} by {s.student.model}"),
         ("teacher", f"{_count(p.num_teacher_calls)} calls to {s.teacher.model}"),

@@ -23,25 +23,32 @@ class RunContext:
     folders: StageFolders
     work_dir: Path
     progress: Progress
+    round: int = 1  # of `run.rounds`: the first that has no student yet, or the last
+    start: str | None = None  # checkpoint folder of the round before
     retry_failed: bool = False  # try rows again that failed, for good or not
 
 
 def open_context(settings: Settings) -> RunContext:
-    """Return the context of a run; its local servers must be up.
+    """Return the context of a run, in the round it has come to; its local servers must be up.
 
     Raises:
         UserError: a prompt file is missing or the store's address is malformed.
     """
     store = open_store(settings.run.root)
     versions = source_versions(settings.prompts)
-    folders = stage_folders(settings, versions)
-    retries = sum(1 for _ in store.list(_retries(folders)))
+    number, start = 1, None
+    folders = _folders(store, settings, versions, start)
+    while number < settings.run.rounds and read_complete(store, folders.checkpoint) is not None:
+        number, start = number + 1, folders.checkpoint
+        folders = _folders(store, settings, versions, start)
     return RunContext(
         settings=settings,
         store=store,
-        folders=stage_folders(settings, versions, retries),
+        folders=folders,
         work_dir=Path(settings.run.work_dir),
         progress=Progress(),
+        round=number,
+        start=start,
     )
 
 
@@ -58,6 +65,13 @@ def with_retry(ctx: RunContext) -> RunContext:
     retries = 1 + sum(1 for _ in ctx.store.list(_retries(ctx.folders)))
     ctx.store.put_new(f"{_retries(ctx.folders)}{retries:06d}", b"")
     return replace(open_context(ctx.settings), retry_failed=True)
+
+
+def _folders(
+    store: Store, settings: Settings, versions: tuple[str, ...], start: str | None
+) -> StageFolders:
+    retries = sum(1 for _ in store.list(_retries(stage_folders(settings, versions, 0, start))))
+    return stage_folders(settings, versions, retries, start)
 
 
 def _retries(folders: StageFolders) -> str:

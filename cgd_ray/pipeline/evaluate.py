@@ -9,6 +9,7 @@ from cgd_ray.evaluation.grader_pool import GraderPool
 from cgd_ray.evaluation.runner import Question, answer_questions, score_answers
 from cgd_ray.evaluation.statistics import accuracy_interval, compare_paired, describe
 from cgd_ray.pipeline.context import RunContext, Summary
+from cgd_ray.pipeline.models import trained_model
 from cgd_ray.pipeline.prompts import read_prompts
 from cgd_ray.progress import StageLine
 from cgd_ray.records import Score
@@ -62,7 +63,7 @@ def _endpoint(ctx: RunContext) -> Iterator[str]:
     if ctx.settings.evaluate.base_url:
         yield ctx.settings.evaluate.base_url
         return
-    models = served_models(ctx.settings)
+    models = served_models(ctx.settings, trained_model(ctx))
     with ray_session(ctx.settings.run.num_cpus), served(ctx.settings, models) as base_url:
         yield base_url
 

@@ -8,9 +8,10 @@ from cgd_ray.examples.packing import pack, padding_share
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.curate import read_curated
 from cgd_ray.pipeline.prompts import read_prompts
+from cgd_ray.pipeline.rounds import starting_student
 from cgd_ray.records import Critique, Draft, Example, Failure, Refinement
 from cgd_ray.shards import commit_shard, count_reasons, read_records
-from cgd_ray.student import chat_tokenizer, model_context, student_source
+from cgd_ray.student import chat_tokenizer, model_context
 
 _SHARD_ROWS = 4096
 
@@ -23,7 +24,7 @@ def make_examples(ctx: RunContext) -> Summary:
             context.
     """
     s = ctx.settings
-    source = student_source(s.student.model, ctx.work_dir)
+    source = starting_student(ctx)
     context = model_context(source)
     if context is not None and s.packing.sequence_length > context:
         raise UserError(

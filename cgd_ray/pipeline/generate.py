@@ -11,6 +11,7 @@ from cgd_ray.pipeline.desk_link import DeskLink
 from cgd_ray.pipeline.follow import Teaching, follow
 from cgd_ray.pipeline.plans import draft_plan, stored_plan, teacher_plan
 from cgd_ray.pipeline.prompts import split_folder
+from cgd_ray.pipeline.rounds import starting_student
 from cgd_ray.pipeline.rows import DraftSource, PromptSource
 from cgd_ray.pipeline.spending import journal_folder, spent_usd
 from cgd_ray.pipeline.teacher_address import teacher_address
@@ -20,7 +21,6 @@ from cgd_ray.runtime import ray_session
 from cgd_ray.sampling.attempts import forget_attempts
 from cgd_ray.sampling.requests import DraftOptions
 from cgd_ray.shards import committed_files, count_reasons, read_failures, read_rows
-from cgd_ray.student import student_source
 from cgd_ray.teacher.actor import TeacherPost
 from cgd_ray.teacher.governor import Governor, limits_of
 from cgd_ray.teacher.journal import read_index
@@ -156,7 +156,7 @@ def _prompt_source(ctx: RunContext) -> PromptSource:
         folder=ctx.folders.drafts,
         units=tuple(prompt_units(files, s.sampling.num_drafts, done, per_unit)),
         done=done,
-        tokenizer=student_source(s.student.model, ctx.work_dir),
+        tokenizer=starting_student(ctx),
         options=DraftOptions(
             s.sampling.num_drafts,
             s.sampling.temperature,

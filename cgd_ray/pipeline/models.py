@@ -1,4 +1,4 @@
-"""The trained student of a run, as a local folder."""
+"""Trained students, as local folders."""
 
 import json
 import shutil
@@ -6,32 +6,49 @@ import tempfile
 from pathlib import Path
 
 from cgd_ray.errors import UserError
-from cgd_ray.identity import stage_folders
-from cgd_ray.prompts.sources import source_versions
-from cgd_ray.settings import Settings
+from cgd_ray.pipeline.context import RunContext
 from cgd_ray.shards import read_complete
-from cgd_ray.store import Store, open_store
+from cgd_ray.store import Store
 from cgd_ray.training.checkpoint import file_hash
 
 
-def trained_model(settings: Settings, work_dir: Path) -> Path:
+def trained_model(ctx: RunContext) -> Path:
     """Return the folder of a run's trained student, fetched from the store once.
 
     Raises:
         UserError: the run has not been trained, or the stored files are damaged.
     """
-    folder = stage_folders(settings, source_versions(settings.prompts)).checkpoint
-    target = (work_dir / "models" / folder).resolve()
-    if target.is_dir():
-        return target
-    store = open_store(settings.run.root)
-    if read_complete(store, folder) is None:
+    if read_complete(ctx.store, ctx.folders.checkpoint) is None:
         raise UserError(
-            f"{settings.run.root}/{folder} holds no trained student: run `cgd train` with the same "
-            "settings first"
+            f"{ctx.store.root}/{ctx.folders.checkpoint} holds no trained student: run `cgd train` "
+            "with the same settings first"
         )
-    _fetch(store, folder, target)
+    folder = fetched_model(ctx, ctx.folders.checkpoint)
+    note = _note(ctx.work_dir, ctx.settings.run.name)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(folder.name, encoding="utf-8")
+    return folder
+
+
+def fetched_model(ctx: RunContext, checkpoint: str) -> Path:
+    """Return the local copy of a checkpoint's model, fetched once."""
+    target = (ctx.work_dir / "models" / checkpoint).resolve()
+    if not target.is_dir():
+        _fetch(ctx.store, checkpoint, target)
     return target
+
+
+def last_fetched(work_dir: Path, run_name: str) -> Path | None:
+    """Return the student that `trained_model` last found for a run, without its store."""
+    note = _note(work_dir, run_name)
+    if not note.is_file():
+        return None
+    folder = (work_dir / "models" / note.read_text(encoding="utf-8")).resolve()
+    return folder if folder.is_dir() else None
+
+
+def _note(work_dir: Path, run_name: str) -> Path:
+    return work_dir / run_name / "student.txt"
 
 
 def _fetch(store: Store, folder: str, target: Path) -> None:

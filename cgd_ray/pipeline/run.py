@@ -113,14 +113,15 @@ def run(settings: Settings, *, retry_failed: bool = False) -> None:
             _check_teacher(ctx)
         with _session(ctx, "scores"):
             run_stage(ctx, "prompts")
-            run_generation(ctx)
+            _run_round(ctx)
+            while ctx.round < settings.run.rounds:
+                ctx = replace(open_context(settings), progress=ctx.progress)
+                _run_round(ctx)
             ctx = replace(ctx, retry_failed=False)  # what failed again stays failed
-            for key in ("curated", "examples", "checkpoint"):
-                run_stage(ctx, key)
             scores = run_stage(ctx, "scores")
         run_stage(ctx, "report")
         page = _copy_report(ctx)
-        student = trained_model(settings, ctx.work_dir)
+        student = trained_model(ctx)
     say(scores_in_words(scores))
     say(f"report      {page}")
     say(f"summary     {page.with_name(SUMMARY)}")
@@ -135,6 +136,16 @@ def scores_in_words(summary: Summary) -> str:
         for model in ("base", "student")
     ]
     return "\n".join([*lines, f"difference  {summary['in_words']}"])
+
+
+def _run_round(ctx: RunContext) -> None:
+    """Draft, teach and train, from the student of the round before."""
+    if ctx.settings.run.rounds > 1:
+        say(f"round {ctx.round} of {ctx.settings.run.rounds}")
+    run_generation(ctx)
+    ctx = replace(ctx, retry_failed=False)
+    for key in ("curated", "examples", "checkpoint"):
+        run_stage(ctx, key)
 
 
 def _session(ctx: RunContext, last: str) -> AbstractContextManager[None]:

@@ -3,12 +3,12 @@
 import signal
 from contextlib import ExitStack
 
-from cgd_ray.errors import UserError
 from cgd_ray.noise import say
+from cgd_ray.pipeline.models import trained_model
 from cgd_ray.pipeline.run import opened
 from cgd_ray.processes import require_free_port
 from cgd_ray.runtime import ray_session
-from cgd_ray.serving.app import ServedModel, served_models
+from cgd_ray.serving.app import served_models
 from cgd_ray.serving.server import served
 from cgd_ray.settings import Settings
 
@@ -23,7 +23,8 @@ def serve(settings: Settings) -> None:
     # Blocked before Ray's threads exist, so that only the wait below receives them.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     with ExitStack() as stack:
-        models = _models(settings)
+        ctx = stack.enter_context(opened(settings))
+        models = served_models(settings, trained_model(ctx))
         say("starting the engines ...")
         stack.enter_context(ray_session(settings.run.num_cpus))
         base_url = stack.enter_context(served(settings, models))
@@ -31,12 +32,3 @@ def serve(settings: Settings) -> None:
         say(f"serving {names} at {base_url} (Ctrl-C stops)")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
         say("stopping ...")
-
-
-def _models(settings: Settings) -> list[ServedModel]:
-    """Return what to serve; a student that was fetched before needs no store."""
-    try:
-        return served_models(settings)
-    except (UserError, OSError):
-        with opened(settings):
-            return served_models(settings)

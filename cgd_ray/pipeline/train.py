@@ -3,10 +3,10 @@
 import os
 
 from cgd_ray.pipeline.context import RunContext, Summary
+from cgd_ray.pipeline.rounds import starting_student
 from cgd_ray.pipeline.stages import finished
 from cgd_ray.report.card import model_card
 from cgd_ray.runtime import ray_session, use_gpu
-from cgd_ray.student import student_source
 from cgd_ray.training.batch import load_packed
 from cgd_ray.training.launch import launch
 from cgd_ray.training.metrics import StepMetrics, read_metrics, tokens_per_second
@@ -17,7 +17,7 @@ from cgd_ray.training.task import TrainTask
 def make_checkpoint(ctx: RunContext) -> Summary:
     """Fine-tune the student, from the newest training state if there is one."""
     s = ctx.settings
-    source = student_source(s.student.model, ctx.work_dir)
+    source = starting_student(ctx)
     data = load_packed(ctx.store, ctx.folders.examples)
     total = num_steps(len(data), s.train.batches_per_step, s.train.num_epochs, s.train.max_steps)
     before = len(read_metrics(ctx.store, ctx.folders.checkpoint))

@@ -10,7 +10,8 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_openai_app
 
-from cgd_ray.pipeline.models import trained_model
+from cgd_ray.pipeline.context import open_context
+from cgd_ray.pipeline.models import last_fetched, trained_model
 from cgd_ray.runtime import use_gpu
 from cgd_ray.sampling.engine import engine_bundle, engine_environment, engine_kwargs
 from cgd_ray.serving.models import BASE, STUDENT
@@ -26,21 +27,23 @@ class ServedModel:
     source: str
 
 
-def served_models(settings: Settings) -> list[ServedModel]:
-    """Return base and student of a finished run.
+def served_models(settings: Settings, student: Path) -> list[ServedModel]:
+    """Return the untrained base and the trained student of a run."""
+    base = student_source(settings.student.model, Path(settings.run.work_dir))
+    return [ServedModel(BASE, base), ServedModel(STUDENT, str(student))]
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Build the application from a Serve config file; `args.run` names the run's TOML file.
 
     Raises:
         UserError: the run has no trained student yet.
     """
-    work_dir = Path(settings.run.work_dir)
-    base = student_source(settings.student.model, work_dir)
-    return [ServedModel(BASE, base), ServedModel(STUDENT, str(trained_model(settings, work_dir)))]
-
-
-def build(args: dict[str, Any]) -> Application:
-    """Build the application from a Serve config file; `args.run` names the run's TOML file."""
     settings = load(args["run"], args.get("overrides", ()))
-    return build_application(settings, served_models(settings))
+    # Fetched before, it needs no store: the demo's own is not running now.
+    student = last_fetched(Path(settings.run.work_dir), settings.run.name)
+    student = student or trained_model(open_context(settings))
+    return build_application(settings, served_models(settings, student))
 
 
 def build_application(settings: Settings, models: list[ServedModel]) -> Application:

@@ -18,6 +18,9 @@ class RunSettings(Section):
     """Local folder for caches, logs, the report and the data of servers that the run starts."""
     seed: int = 1
     """Seed of everything that is drawn: prompts, drafts, data order, bootstrap."""
+    rounds: int = Field(default=1, ge=1)
+    """Times to draft, teach and train: each round's student drafts for the next and is trained
+    further (iterated CGD)."""
     lease_s: float = Field(default=30.0, ge=1)
     """A run has one owner: after so many silent seconds another driver may take it over."""
     num_cpus: int | None = Field(default=None, ge=1)

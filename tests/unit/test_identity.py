@@ -23,6 +23,7 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "run.seed": ("2", "prompts"),
     "run.num_cpus": ("3", None),
     "run.lease_s": ("9", None),
+    "run.rounds": ("2", None),
     "local.s3_server": ("false", None),
     "local.tutor": ("false", "refinements"),
     "local.tutor_reveal": ("answer", "refinements"),
@@ -168,6 +169,13 @@ def test_changed_prompt_files_change_everything(demo: Callable[..., Settings]) -
 def test_the_reveal_of_a_tutor_that_is_off_does_not_count(demo: Callable[..., Settings]) -> None:
     off = stage_folders(demo("local.tutor=false"), ())
     assert off == stage_folders(demo("local.tutor=false", "local.tutor_reveal=answer"), ())
+
+
+def test_a_round_starts_from_the_student_of_the_one_before(demo: Callable[..., Settings]) -> None:
+    first = stage_folders(demo(), ())
+    second = stage_folders(demo(), (), start=first.checkpoint)
+    assert changed(first, second) == list(STAGES[STAGES.index("drafts") :])
+    assert second != stage_folders(demo(), (), start=second.checkpoint)
 
 
 def test_folders_are_named_after_their_stage(demo: Callable[..., Settings]) -> None:
