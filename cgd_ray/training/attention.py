@@ -12,6 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from cgd_ray.errors import UserError
+
 DOCUMENT_ATTENTION = "cgd_documents"
 _PLAIN_UP_TO = 512  # tokens
 
@@ -26,6 +28,9 @@ def document_attention(
     document_lengths: Sequence[int],
     scaling: float | None = None,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,  # noqa: ANN401 - whatever else transformers passes to attention
 ) -> tuple[torch.Tensor, None]:
     """Return attention over one packed batch, shape (1, T, H, D).
@@ -41,7 +46,19 @@ def document_attention(
         document_lengths: tokens of each document, adding up to T.
         scaling: of the scores; None: 1 / sqrt(D).
         dropout: of the weights.
+        sliding_window: tokens that a query sees, itself among them; None: all before it.
+        softcap: bound of the scores; refused.
+        s_aux: attention sinks; refused.
+
+    Raises:
+        UserError: the model's attention is of a kind that this one does not compute.
     """
+    if softcap is not None or s_aux is not None:
+        what = "soft-capped scores" if s_aux is None else "attention sinks"
+        raise UserError(
+            f"{type(module).__name__} uses {what}, which document attention does not compute: "
+            "choose a student.model of another family"
+        )
     lengths = list(document_lengths)
     documents = zip(
         query_1HTD.split(lengths, 2),
@@ -51,19 +68,31 @@ def document_attention(
     )
     outputs: list[torch.Tensor] = []
     for query, key, value in documents:
+        window = _window(query, sliding_window)
         with sdpa_kernel(_kernels(query)):
             outputs.append(
                 scaled_dot_product_attention(
                     query,
                     key,
                     value,
+                    attn_mask=window,
                     dropout_p=dropout,
-                    is_causal=True,
+                    is_causal=window is None,
                     scale=scaling,
                     enable_gqa=True,
                 )
             )
     return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def _window(query_1HTD: torch.Tensor, sliding_window: int | None) -> torch.Tensor | None:
+    """Return who sees whom in a document longer than the window, shape (T, T); None: all before."""
+    length = query_1HTD.shape[2]
+    if sliding_window is None or length <= sliding_window:
+        return None
+    places = torch.arange(length, device=query_1HTD.device)
+    distance_TT = places[:, None] - places[None]
+    return (distance_TT >= 0) & (distance_TT < sliding_window)
 
 
 def _kernels(query_1HTD: torch.Tensor) -> list[SDPBackend]:

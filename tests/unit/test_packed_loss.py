@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
+from cgd_ray.errors import UserError
 from cgd_ray.examples.packing import pack
 from cgd_ray.records import Example, PackedBatch, to_table
 from cgd_ray.shards import parquet_bytes
@@ -147,23 +148,45 @@ def test_a_document_is_the_same_at_any_place(model: LlamaForCausalLM) -> None:
 
 @pytest.mark.parametrize("lengths", [[4, 9], [600], [1, 700, 3]])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_attention_as_the_paper_writes_it(lengths: list[int], scaling: float | None) -> None:
+@pytest.mark.parametrize("window", [None, 3, 9])
+def test_attention_as_the_paper_writes_it(
+    lengths: list[int], scaling: float | None, window: int | None
+) -> None:
     generator = torch.Generator().manual_seed(1)
     total, heads, groups, width = sum(lengths), 4, 2, 8
     query = torch.randn(1, heads, total, width, generator=generator)
     key, value = (torch.randn(1, groups, total, width, generator=generator) for _ in range(2))
     found, weights = document_attention(
-        torch.nn.Identity(), query, key, value, None, document_lengths=lengths, scaling=scaling
+        torch.nn.Identity(),
+        query,
+        key,
+        value,
+        None,
+        document_lengths=lengths,
+        scaling=scaling,
+        sliding_window=window,
     )
     number = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     places = torch.arange(total)
-    seen = (number[:, None] == number) & (places[:, None] >= places)
+    distance = places[:, None] - places
+    seen = (number[:, None] == number) & (distance >= 0) & (distance < (window or total))
     keys, values = (t.repeat_interleave(heads // groups, 1) for t in (key, value))
     scores = query @ keys.transpose(2, 3) * (scaling or width**-0.5)
     expected = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ values
     assert found.shape == (1, total, heads, width)
     assert (found.transpose(1, 2) - expected).abs().max().item() <= 1e-5
     assert weights is None
+
+
+@pytest.mark.parametrize(
+    ("option", "word"), [({"softcap": 30.0}, "soft-capped"), ({"s_aux": torch.ones(2)}, "sinks")]
+)
+def test_attention_that_would_be_wrong_is_refused(option: dict[str, Any], word: str) -> None:
+    states = torch.randn(1, 2, 5, 8)
+    with pytest.raises(UserError, match=word):
+        document_attention(
+            torch.nn.Identity(), states, states, states, None, document_lengths=[5], **option
+        )
 
 
 def test_lengths_that_do_not_add_up_are_an_error(model: LlamaForCausalLM) -> None:
