@@ -166,14 +166,14 @@ def _run_plan(
     import ray.data
 
     from cgd_ray.runtime import ray_session
-    from cgd_ray.sampling.attempts import Record
+    from cgd_ray.sampling.attempts import AttemptRecord
     from cgd_ray.sampling.processor import sampler
 
     size = sampling.rows_per_request
     blocks = [rows.slice(i, size).combine_chunks() for i in range(0, len(rows), size)]
     columns = ["prompt_id", "num_generated_tokens", "__inference_error__"]
     with tempfile.TemporaryDirectory() as folder, ray_session(None):
-        record = Record(folder, "drafts", sampling.max_attempts)
+        record = AttemptRecord(folder, "drafts", sampling.max_attempts)
         plan = sampler(source, sampling, STUDENT, record, on_gpu=False)(ray.data.from_arrow(blocks))
         started: list[float] = []
         watch = threading.Thread(target=_first_marker, args=(Path(folder), started), daemon=True)

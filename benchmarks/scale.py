@@ -5,6 +5,7 @@ in a fresh folder, and measures what the platform itself costs: no model and no 
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,8 +49,9 @@ class Figures:
 
     num_rows: int
     seconds: float  # of drafting and teaching, start-up included
-    start_s: float  # until the first row was done
-    us_per_row: float  # after the start
+    start_s: float  # until the first rows were committed
+    end_s: float  # after the last rows were: sums, Ray's shutdown, exit
+    us_per_row: float  # between the two
     driver_peak_mib: float
     store_objects: int
     store_mib: float
@@ -83,11 +85,13 @@ def measure(num_rows: int) -> Figures:
         _cgd("prompts", run_file)
         begin = time.monotonic()
         generate = _start("generate", run_file, folder / "generate.out")
-        peak, start_s, commits = 0.0, 0.0, folder / "store"
+        peak, start_s, last_s, num_commits = 0.0, 0.0, 0.0, 0
         while generate.poll() is None:
             peak = max(peak, _peak_mib(generate.pid))
-            if not start_s and any(commits.glob("refinements-*/commits/*")):
-                start_s = time.monotonic() - begin
+            found = _num_commits(folder / "store")
+            if found > num_commits:
+                last_s = time.monotonic() - begin
+                start_s, num_commits = start_s or last_s, found
             time.sleep(_POLL_S)
         seconds = time.monotonic() - begin
         if generate.returncode:
@@ -97,7 +101,8 @@ def measure(num_rows: int) -> Figures:
             num_rows=num_rows,
             seconds=round(seconds, 1),
             start_s=round(start_s, 1),
-            us_per_row=round(1e6 * (seconds - start_s) / num_rows, 1),
+            end_s=round(seconds - last_s, 1),
+            us_per_row=round(1e6 * (last_s - start_s) / num_rows, 1),
             driver_peak_mib=round(peak, 1),
             store_objects=len(files),
             store_mib=round(sum(path.stat().st_size for path in files) / 2**20, 1),
@@ -130,6 +135,11 @@ def _start(verb: str, run_file: Path, out: Path) -> subprocess.Popen[bytes]:
 
 def _binary() -> Path:
     return Path(sys.executable).with_name("cgd")
+
+
+def _num_commits(store: Path) -> int:
+    # The folder's name alone: thousands of names to list would take time from what is measured.
+    return sum(len(os.listdir(folder)) for folder in store.glob("refinements-*/commits"))
 
 
 def _peak_mib(pid: int) -> float:

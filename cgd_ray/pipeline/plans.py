@@ -16,7 +16,7 @@ from cgd_ray.pipeline.desk_link import DeskLink
 from cgd_ray.pipeline.rows import DraftRows, DraftSource, PromptRows, PromptSource
 from cgd_ray.pipeline.units import rows_per_shard
 from cgd_ray.runtime import use_gpu
-from cgd_ray.sampling.attempts import Record as AttemptRecord
+from cgd_ray.sampling.attempts import AttemptRecord
 from cgd_ray.sampling.processor import sampler
 from cgd_ray.sampling.writer import write_drafts
 from cgd_ray.settings import Settings

@@ -64,7 +64,7 @@ def draft_units(files: Iterable[ShardFile], done: KeyIndex, num_drafts: int) -> 
 def rows_per_shard(num_rows: int) -> int:
     """Return how many taught rows go into one committed shard.
 
-    Small runs see their rows land soon; large ones keep the number of objects in the thousands.
-    What is paid is safe in the journal either way.
+    Small runs see their rows land soon; larger ones spare objects. What is paid is safe in the
+    journal either way.
     """
-    return min(256, max(16, num_rows // 2000))
+    return min(256, max(16, num_rows // 100))

@@ -27,7 +27,7 @@ _SHARED = "shared"  # the batch ran beside others, so its death may be theirs
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class AttemptRecord:
     """Where attempts are kept on record, and how many a row has."""
 
     root: str  # of the store
@@ -38,7 +38,7 @@ class Record:
 class Attempts:
     """Runs batches in one engine, each on record. One event loop, one engine."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: AttemptRecord) -> None:
         self._record = record
         self._store: Store = open_store(record.root)
         self._gate = _Gate()

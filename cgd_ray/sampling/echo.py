@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cgd_ray.sampling.answers import ANSWERS, row_ids, with_answers
-from cgd_ray.sampling.attempts import Attempts, Record
+from cgd_ray.sampling.attempts import AttemptRecord, Attempts
 from cgd_ray.sampling.guard import Chunk
 
 
@@ -24,7 +24,7 @@ class EchoFaults:
 class EchoEngine:
     """Answers every prompt with its own token ids."""
 
-    def __init__(self, record: Record, faults: EchoFaults) -> None:
+    def __init__(self, record: AttemptRecord, faults: EchoFaults) -> None:
         self._attempts = Attempts(record)
         self._faults = faults
 

@@ -9,7 +9,7 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
 
 from cgd_ray.sampling.answers import ANSWERS, QUESTION, row_ids, with_answers
-from cgd_ray.sampling.attempts import Attempts, Record
+from cgd_ray.sampling.attempts import AttemptRecord, Attempts
 from cgd_ray.sampling.echo import EchoEngine, EchoFaults
 from cgd_ray.sampling.engine import (
     engine_bundle,
@@ -29,7 +29,7 @@ def sampler(
     source: str,
     sampling: SamplingSettings,
     student: StudentSettings,
-    record: Record,
+    record: AttemptRecord,
     *,
     on_gpu: bool,
     echo_faults: EchoFaults = _NO_FAULTS,
@@ -72,7 +72,7 @@ def sampler(
 class VllmEngine(vLLMEngineStageUDF):
     """Ray's own vLLM actor, with rows as Arrow tables and its attempts on record."""
 
-    def __init__(self, record: Record, stage: dict[str, Any]) -> None:
+    def __init__(self, record: AttemptRecord, stage: dict[str, Any]) -> None:
         super().__init__(**stage)
         self._attempts = Attempts(record)
 
@@ -109,7 +109,7 @@ def _pool(sampling: SamplingSettings) -> ActorPoolStrategy:
 
 
 def _echo_options(
-    sampling: SamplingSettings, record: Record, faults: EchoFaults, *, on_gpu: bool
+    sampling: SamplingSettings, record: AttemptRecord, faults: EchoFaults, *, on_gpu: bool
 ) -> dict[str, Any]:
     return {
         "fn_constructor_kwargs": {"record": record, "faults": faults},
@@ -122,7 +122,7 @@ def _vllm_options(
     source: str,
     sampling: SamplingSettings,
     student: StudentSettings,
-    record: Record,
+    record: AttemptRecord,
     *,
     on_gpu: bool,
 ) -> dict[str, Any]:

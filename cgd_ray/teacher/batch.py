@@ -17,7 +17,13 @@ from cgd_ray.teacher.completion import Completion, TeacherError
 from cgd_ray.teacher.journal import Question
 from cgd_ray.teacher.retry import backoff_s
 from cgd_ray.teacher.wire.base import HttpRequest, HttpResponse, status_error
-from cgd_ray.teacher.wire.batch import BatchResult, BatchState, BatchWire
+from cgd_ray.teacher.wire.batch import (
+    BatchResult,
+    BatchState,
+    BatchWire,
+    parse_list,
+    parse_state,
+)
 from cgd_ray.teacher.wire.batch_anthropic import ANTHROPIC_BATCH
 from cgd_ray.teacher.wire.batch_openai import OPENAI_BATCH
 
@@ -84,7 +90,7 @@ class BatchClient:
         attempt = 1
         while True:
             try:
-                return [self._wire.parse_state(_good(await self._http.send(request))).id]
+                return [parse_state(self._wire, _good(await self._http.send(request))).id]
             except TeacherError as error:
                 if error.permanent or error.stop:
                     raise
@@ -115,7 +121,7 @@ class BatchClient:
         after: str | None = None
         while True:
             request = self._wire.build_list(self._http.options, after)
-            page, more = self._wire.parse_list(await self._sent(request))
+            page, more = parse_list(self._wire, await self._sent(request))
             recent = [state for state in page if state.created_at_s >= at_s - _CLOCK_SKEW_S]
             found += [s.id for s in recent if s.id not in known and _may_be(s, tag, num_requests)]
             if not more or len(recent) < len(page) or not page:
@@ -125,7 +131,7 @@ class BatchClient:
     async def look(self, batch_id: str) -> BatchState:
         """Return how a batch is. Raises TeacherError."""
         request = self._wire.build_look(self._http.options, batch_id)
-        return self._wire.parse_state(await self._sent(request))
+        return parse_state(self._wire, await self._sent(request))
 
     async def results(self, state: BatchState) -> list[Answered]:
         """Return what became of the requests of a batch that ended, in any order.

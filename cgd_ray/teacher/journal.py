@@ -59,7 +59,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Calls and tokens, as the teacher's API counts them."""
 
     num_calls: int = 0
@@ -67,9 +67,9 @@ class Usage:
     num_cached_tokens: int = 0
     num_output_tokens: int = 0
 
-    def __add__(self, other: "Usage") -> "Usage":
+    def __add__(self, other: "TokenUsage") -> "TokenUsage":
         """Add two usages up."""
-        return Usage(
+        return TokenUsage(
             self.num_calls + other.num_calls,
             self.num_input_tokens + other.num_input_tokens,
             self.num_cached_tokens + other.num_cached_tokens,
@@ -77,9 +77,11 @@ class Usage:
         )
 
 
-def usage_of(answer: Completion) -> Usage:
+def usage_of(answer: Completion) -> TokenUsage:
     """Return what one answer used."""
-    return Usage(1, answer.num_input_tokens, answer.num_cached_tokens, answer.num_output_tokens)
+    return TokenUsage(
+        1, answer.num_input_tokens, answer.num_cached_tokens, answer.num_output_tokens
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class JournalIndex:
 def encode_segment(entries: Sequence[Entry]) -> bytes:
     """Return a segment: a line of JSON about its answers, then the answers, compressed."""
     body = json.dumps([[e.parameters, asdict(e.answer)] for e in entries]).encode()
-    usage = sum((usage_of(e.answer) for e in entries), Usage())
+    usage = sum((usage_of(e.answer) for e in entries), TokenUsage())
     head = {"keys": [e.key for e in entries], "usage": asdict(usage), "bytes": len(body)}
     packed: bytes = pa.compress(body, codec="zstd", asbytes=True)
     return json.dumps(head, separators=(",", ":")).encode() + b"\n" + packed
@@ -157,10 +159,10 @@ def read_index(store: Store, folder: str = JOURNAL, known: Sequence[str] = ()) -
     return JournalIndex(tuple(segments), key_index(pairs))
 
 
-def read_usage(store: Store, folder: str) -> Usage:
+def read_usage(store: Store, folder: str) -> TokenUsage:
     """Return what the answers kept in a folder used."""
     segments = [entry.key for entry in store.list(f"{folder}/")]
-    return sum((Usage(**head["usage"]) for head in _heads(store, segments)), Usage())
+    return sum((TokenUsage(**head["usage"]) for head in _heads(store, segments)), TokenUsage())
 
 
 def _heads(store: Store, segments: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 import ray
 import ray.data
 
-from cgd_ray.sampling.attempts import Record
+from cgd_ray.sampling.attempts import AttemptRecord
 from cgd_ray.sampling.echo import EchoFaults
 from cgd_ray.sampling.processor import sampler
 from cgd_ray.settings import SamplingSettings, StudentSettings
@@ -44,7 +44,7 @@ def test_the_pool_grows_over_gpu_nodes_and_shrinks_when_idle(tmp_path: Path):
         "",
         settings,
         StudentSettings(),
-        Record(str(tmp_path), "drafts", 3),
+        AttemptRecord(str(tmp_path), "drafts", 3),
         on_gpu=True,
         echo_faults=EchoFaults(delay_s=4.0),  # 60 s of work for one engine
     )

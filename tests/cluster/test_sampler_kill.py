@@ -11,7 +11,7 @@ import pytest
 import ray.data
 
 from cgd_ray.runtime import ray_session
-from cgd_ray.sampling.attempts import Record
+from cgd_ray.sampling.attempts import AttemptRecord
 from cgd_ray.sampling.processor import sampler
 from cgd_ray.settings import SamplingSettings, StudentSettings
 from cgd_ray.store import open_store
@@ -46,7 +46,7 @@ def small_student(folder: Path) -> str:
     return str(folder)
 
 
-def kill_engine_at_work(record: Record, killed: list[int], stop: threading.Event) -> None:
+def kill_engine_at_work(record: AttemptRecord, killed: list[int], stop: threading.Event) -> None:
     """Send SIGKILL to the engine once the first rows are answered and others are in it."""
     store = open_store(record.root)
     seen: set[str] = set()
@@ -61,7 +61,7 @@ def kill_engine_at_work(record: Record, killed: list[int], stop: threading.Event
 
 
 def test_a_killed_engine_costs_no_row(tmp_path: Path):
-    record = Record(str(tmp_path / "store"), "drafts", 3)
+    record = AttemptRecord(str(tmp_path / "store"), "drafts", 3)
     source = small_student(tmp_path / "student")
     settings = SamplingSettings(rows_per_request=8, max_num_seqs=8, kv_cache_gib=1)
     rows = draft_rows(ROWS).to_pylist()

@@ -10,7 +10,7 @@ import ray.data
 
 from cgd_ray.runtime import ray_session
 from cgd_ray.sampling.answers import is_quarantined
-from cgd_ray.sampling.attempts import Record
+from cgd_ray.sampling.attempts import AttemptRecord
 from cgd_ray.sampling.echo import EchoFaults
 from cgd_ray.sampling.processor import sampler
 from cgd_ray.settings import SamplingSettings, StudentSettings
@@ -24,7 +24,9 @@ def session() -> Iterator[None]:
         yield
 
 
-def answer(rows: pa.Table, record: Record, poison: set[str], batch: int) -> list[dict[str, Any]]:
+def answer(
+    rows: pa.Table, record: AttemptRecord, poison: set[str], batch: int
+) -> list[dict[str, Any]]:
     sampling = SamplingSettings(engine="echo", rows_per_request=batch, max_num_seqs=32)
     step = sampler(
         "",
@@ -42,7 +44,7 @@ def answer(rows: pa.Table, record: Record, poison: set[str], batch: int) -> list
 def test_poison_rows_are_quarantined_and_all_others_drafted_once(
     tmp_path: Path, poison: set[str], batch: int
 ):
-    record, rows = Record(str(tmp_path), "drafts", 2), draft_rows(96)
+    record, rows = AttemptRecord(str(tmp_path), "drafts", 2), draft_rows(96)
     found = answer(rows, record, poison, batch)
     assert [row["prompt_id"] for row in found] == [f"p{i}" for i in range(96)]
     for i, row in enumerate(found):

@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.support.scripted_teacher import KEY
+from tests.support.threads import in_thread
 
 Answer = tuple[str, str]  # kind ("ok", "bad_request", "overloaded", "expired"), text
 _CHAT_STATUS = {"bad_request": 400, "overloaded": 503}
@@ -194,7 +195,7 @@ class BatchServer:
             "results_url": "http://127.0.0.1:9/never-asked",
         }
 
-    async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
+    async def serve(self, started: threading.Event) -> None:
         app = web.Application(middlewares=[self._check], client_max_size=64 << 20)
         app.router.add_post("/v1/files", self._upload)
         app.router.add_post("/v1/batches", self._create_openai)
@@ -210,8 +211,10 @@ class BatchServer:
         await site.start()
         self.port = runner.addresses[0][1]
         started.set()
-        await stop.wait()
-        await runner.cleanup()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
 
 
 def _openai_line(key: str, kind: str, text: str) -> dict[str, Any]:
@@ -255,17 +258,5 @@ def batch_server(
         auto: a batch ends at the first look at it; False: when `finish` is called.
     """
     server = BatchServer(answer, auto=auto)
-    started, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-
-    def run() -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(server.serve(started, stop))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(30)
-    try:
+    with in_thread(server.serve):
         yield server
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(30)

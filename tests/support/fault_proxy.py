@@ -16,6 +16,8 @@ from socket import SO_LINGER, SOL_SOCKET
 from typing import Literal
 from urllib.parse import urlparse
 
+from tests.support.threads import in_thread
+
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 _UNAVAILABLE = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
@@ -161,18 +163,5 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
     """Run the proxy in a thread for the length of the block."""
     proxy = FaultProxy(upstream)
-    started, loop = threading.Event(), asyncio.new_event_loop()
-    serving = loop.create_task(proxy.serve(started))
-
-    def run() -> None:
-        with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=lambda: loop):
-            loop.run_until_complete(serving)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(30)
-    try:
+    with in_thread(proxy.serve):
         yield proxy
-    finally:
-        loop.call_soon_threadsafe(serving.cancel)
-        thread.join(30)

@@ -5,7 +5,6 @@ and for problems without one, the answer is good.
 """
 
 import asyncio
-import contextlib
 import json
 import re
 import struct
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Literal
+
+from tests.support.threads import in_thread
 
 KEY = "a-key-of-this-test"
 
@@ -144,18 +145,5 @@ def scripted_teacher(
         good: what it answers otherwise; None: an OpenAI chat completion.
     """
     teacher = ScriptedTeacher(scripts, good or answer(chat()))
-    started, loop = threading.Event(), asyncio.new_event_loop()
-    serving = loop.create_task(teacher.serve(started))
-
-    def run() -> None:
-        with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=lambda: loop):
-            loop.run_until_complete(serving)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(30)
-    try:
+    with in_thread(teacher.serve):
         yield teacher
-    finally:
-        loop.call_soon_threadsafe(serving.cancel)
-        thread.join(30)

@@ -18,6 +18,12 @@ def tiny_student(folder: Path) -> Path:
     model = tiny_llama()
     model.config.bos_token_id, model.config.eos_token_id = 1, 2
     model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Save a tokenizer of words w0, w1, ... with a chat template."""
     words = ["<unk>", "<|im_start|>", "<|im_end|>", *(f"w{i}" for i in range(VOCABULARY - 3))]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -30,4 +36,3 @@ def tiny_student(folder: Path) -> Path:
     )
     fast.chat_template = TEMPLATE
     fast.save_pretrained(folder)
-    return folder

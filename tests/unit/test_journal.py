@@ -14,7 +14,7 @@ from cgd_ray.teacher.journal import (
     Journal,
     JournalIndex,
     Question,
-    Usage,
+    TokenUsage,
     decode_segment,
     read_index,
     read_usage,
@@ -162,9 +162,9 @@ def test_usage_adds_up_by_folder_from_the_heads_alone(store: SlowStore) -> None:
             await asyncio.gather(*(mine.keep(nth(i), completion()) for i in range(count)))
 
     asyncio.run(run())
-    assert read_usage(store, f"{JOURNAL}/one") == Usage(130, 1300, 520, 650)
-    assert read_usage(store, JOURNAL) == Usage(133, 1330, 532, 665)
-    assert read_usage(store, "nowhere") == Usage()
+    assert read_usage(store, f"{JOURNAL}/one") == TokenUsage(130, 1300, 520, 650)
+    assert read_usage(store, JOURNAL) == TokenUsage(133, 1330, 532, 665)
+    assert read_usage(store, "nowhere") == TokenUsage()
 
 
 def test_an_entry_of_another_question_is_an_error(store: SlowStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cgd_ray.errors import UserError
 from cgd_ray.sampling.answers import ANSWERS, is_quarantined
-from cgd_ray.sampling.attempts import Attempts, Record, forget_attempts
+from cgd_ray.sampling.attempts import AttemptRecord, Attempts, forget_attempts
 from cgd_ray.sampling.guard import Chunk, max_deaths
 from cgd_ray.store import open_store
 
@@ -21,11 +21,11 @@ class EngineDied(BaseException):
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Record:
-    return Record(str(tmp_path), "drafts-1", 2)
+def record(tmp_path: Path) -> AttemptRecord:
+    return AttemptRecord(str(tmp_path), "drafts-1", 2)
 
 
-def markers(record: Record) -> list[str]:
+def markers(record: AttemptRecord) -> list[str]:
     return [entry.key for entry in open_store(record.root).list("drafts-1/attempts/")]
 
 
@@ -40,7 +40,7 @@ def engine(deadly: set[int]) -> Callable[[Chunk], Awaitable[pa.Table]]:
     return answer
 
 
-def run_until_answered(record: Record, deadly: set[int]) -> tuple[pa.Table, int]:
+def run_until_answered(record: AttemptRecord, deadly: set[int]) -> tuple[pa.Table, int]:
     """Start an engine again each time it dies; return the answers and the number of deaths."""
     for num_deaths in range(100):
         try:
@@ -51,7 +51,7 @@ def run_until_answered(record: Record, deadly: set[int]) -> tuple[pa.Table, int]
 
 
 @pytest.mark.parametrize("deadly", [set(), {0}, {19}, {3, 4}])
-def test_all_but_the_poison_rows_are_answered_in_order(record: Record, deadly: set[int]):
+def test_all_but_the_poison_rows_are_answered_in_order(record: AttemptRecord, deadly: set[int]):
     answers, num_deaths = run_until_answered(record, deadly)
     assert num_deaths <= max(len(deadly) * max_deaths(20, 2), 0)
     assert answers.schema.equals(ANSWERS)
@@ -61,12 +61,12 @@ def test_all_but_the_poison_rows_are_answered_in_order(record: Record, deadly: s
     assert not markers(record)
 
 
-def test_an_engine_that_always_dies_is_not_blamed_on_the_rows(record: Record):
+def test_an_engine_that_always_dies_is_not_blamed_on_the_rows(record: AttemptRecord):
     with pytest.raises(UserError, match="it is the engine, not the rows"):
         run_until_answered(record, set(range(20)))
 
 
-def test_a_lost_batch_has_the_engine_to_itself(record: Record):
+def test_a_lost_batch_has_the_engine_to_itself(record: AttemptRecord):
     """While a suspect is in the engine nothing else is; whoever came before is waited for."""
     with pytest.raises(EngineDied):
         asyncio.run(Attempts(record).run(IDS, engine({1})))
@@ -95,7 +95,7 @@ def test_a_lost_batch_has_the_engine_to_itself(record: Record):
     assert not markers(record)
 
 
-def test_what_killed_processes_left_is_forgotten_with_the_stage(record: Record):
+def test_what_killed_processes_left_is_forgotten_with_the_stage(record: AttemptRecord):
     with pytest.raises(EngineDied):
         asyncio.run(Attempts(record).run(IDS, engine({1})))
     store = open_store(record.root)

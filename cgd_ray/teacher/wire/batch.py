@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cgd_ray.teacher.completion import TeacherError
-from cgd_ray.teacher.wire.base import ChatOptions, HttpRequest, HttpResponse, line, text_of
+from cgd_ray.teacher.wire.base import (
+    ChatOptions,
+    HttpRequest,
+    HttpResponse,
+    json_object,
+    line,
+    list_of,
+    text_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +53,28 @@ class BatchWire:
     """Its response -> the id of the stored file."""
     build_create: Callable[[ChatOptions, Sequence[bytes], str, str], HttpRequest]
     """Lines, file id and tag -> the request that creates a batch."""
-    parse_state: Callable[[HttpResponse], BatchState]
-    """The response to a creation or a look -> the batch."""
+    read_state: Callable[[object], BatchState]
+    """A batch as the provider's JSON -> the batch."""
     build_look: Callable[[ChatOptions, str], HttpRequest]
     """Batch id -> the question how it is."""
     build_list: Callable[[ChatOptions, str | None], HttpRequest]
     """The last id of the page before -> the question for the batches there are, newest first."""
-    parse_list: Callable[[HttpResponse], tuple[list[BatchState], bool]]
-    """Its response -> a page of batches, and whether there is another page."""
     build_results: Callable[[ChatOptions, BatchState], list[HttpRequest]]
     """A batch that ended -> the questions for its results."""
     parse_result: Callable[[bytes], BatchResult]
     """One line of the results -> what became of a request."""
+
+
+def parse_state(wire: BatchWire, response: HttpResponse) -> BatchState:
+    """Return the batch that a creation or a look tells of. Raises TeacherError: there is none."""
+    return wire.read_state(json_object(response))
+
+
+def parse_list(wire: BatchWire, response: HttpResponse) -> tuple[list[BatchState], bool]:
+    """Return a page of batches, and whether there is another. Raises TeacherError: it is none."""
+    answer = json_object(response)
+    found = [wire.read_state(value) for value in list_of(answer, "data") or ()]
+    return found, bool(answer.get("has_more"))
 
 
 def id_of(value: object) -> str:

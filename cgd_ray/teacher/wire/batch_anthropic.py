@@ -19,7 +19,6 @@ from cgd_ray.teacher.wire.base import (
     joined,
     json_object,
     line,
-    list_of,
     no_answer,
     part,
     text_of,
@@ -63,11 +62,6 @@ def build_create(
     return HttpRequest(joined(options.base_url, _PATH), body, {**JSON_HEADERS, **_HEADERS})
 
 
-def parse_state(response: HttpResponse) -> BatchState:
-    """Return the batch that a response describes. Raises TeacherError: it describes none."""
-    return _state(json_object(response))
-
-
 def build_look(options: ChatOptions, batch_id: str) -> HttpRequest:
     """Return the question how a batch is."""
     return _get(options, f"{_PATH}/{batch_id}")
@@ -78,12 +72,6 @@ def build_list(options: ChatOptions, after: str | None) -> HttpRequest:
     request = _get(options, _PATH)
     query = f"?limit={_PAGE}" + (f"&after_id={after}" if after else "")
     return HttpRequest(request.url + query, headers=_HEADERS, method="GET")
-
-
-def parse_list(response: HttpResponse) -> tuple[list[BatchState], bool]:
-    """Return a page of batches. Raises TeacherError: it is none."""
-    answer = json_object(response)
-    return [_state(value) for value in list_of(answer, "data") or ()], bool(answer.get("has_more"))
 
 
 def build_results(options: ChatOptions, state: BatchState) -> list[HttpRequest]:
@@ -142,10 +130,9 @@ ANTHROPIC_BATCH = BatchWire(
     None,
     parse_upload,
     build_create,
-    parse_state,
+    _state,
     build_look,
     build_list,
-    parse_list,
     build_results,
     parse_result,
 )

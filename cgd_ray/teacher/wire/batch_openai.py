@@ -61,11 +61,6 @@ def build_create(
     return json_request(joined(options.base_url, "/batches"), body)
 
 
-def parse_state(response: HttpResponse) -> BatchState:
-    """Return the batch that a response describes. Raises TeacherError: it describes none."""
-    return _state(json_object(response))
-
-
 def build_look(options: ChatOptions, batch_id: str) -> HttpRequest:
     """Return the question how a batch is."""
     return HttpRequest(joined(options.base_url, f"/batches/{batch_id}"), method="GET")
@@ -76,12 +71,6 @@ def build_list(options: ChatOptions, after: str | None) -> HttpRequest:
     url = joined(options.base_url, "/batches")
     query = f"limit={_PAGE}" + (f"&after={after}" if after else "")
     return HttpRequest(f"{url}{'&' if '?' in url else '?'}{query}", method="GET")
-
-
-def parse_list(response: HttpResponse) -> tuple[list[BatchState], bool]:
-    """Return a page of batches. Raises TeacherError: it is none."""
-    answer = json_object(response)
-    return [_state(value) for value in list_of(answer, "data") or ()], bool(answer.get("has_more"))
 
 
 def build_results(options: ChatOptions, state: BatchState) -> list[HttpRequest]:
@@ -133,10 +122,9 @@ OPENAI_BATCH = BatchWire(
     build_upload,
     parse_upload,
     build_create,
-    parse_state,
+    _state,
     build_look,
     build_list,
-    parse_list,
     build_results,
     parse_result,
 )
