@@ -62,7 +62,7 @@ class Load:
 
 
 SHORT = Load(0.2, 120, 30)  # 600 calls a second
-LONG = Load(2.0, 1200, 10)
+LONG = Load(2.0, 1200, 30)
 FAULTY = Load(0.2, 120, 30, fault_every=10)
 
 Call = Callable[[list[Message]], Awaitable[str]]
