@@ -13,6 +13,7 @@ from cgd_ray.settings.examples import (
     PackingSettings,
 )
 from cgd_ray.settings.load import Settings, load, parse, setting_paths
+from cgd_ray.settings.lora import LoraSettings
 from cgd_ray.settings.prompts import ColumnSettings, PromptSettings
 from cgd_ray.settings.run import LocalSettings, RunSettings
 from cgd_ray.settings.sampling import EMBEDDED_STUDENT, SamplingSettings, StudentSettings
@@ -28,6 +29,7 @@ __all__ = [
     "EvaluateSettings",
     "ExampleSettings",
     "LocalSettings",
+    "LoraSettings",
     "Objective",
     "PackingSettings",
     "PromptSettings",
