@@ -47,7 +47,7 @@ def derive(settings: Settings) -> Plan:
         max_example_tokens=longest,
         max_tokens_an_epoch=tokens,
         max_shard_bytes=tokens and tokens * _BYTES_A_TOKEN,
-        batches_a_worker_step=t.batches_per_step // t.num_workers,
+        batches_a_worker_step=-(-t.batches_per_step // t.max_workers),
         max_steps=examples and _steps(examples, s),
         num_parameters=parameters,
         weight_bytes=parameters and parameters * _width(s),
@@ -62,7 +62,7 @@ def training_bytes(parameters: float, settings: Settings) -> float:
     Weights and gradients have the training type; AdamW holds float32 weights and two moments.
     Stage 1 shards the optimiser, 2 also the gradients, 3 also the weights.
     """
-    width, workers, stage = _width(settings), settings.train.num_workers, settings.train.zero_stage
+    width, workers, stage = _width(settings), settings.train.max_workers, settings.train.zero_stage
     optimizer = 12 / (workers if stage >= 1 else 1)
     gradients = width / (workers if stage >= 2 else 1)
     weights = width / (workers if stage >= 3 else 1)
@@ -88,7 +88,7 @@ def describe(settings: Settings, plan: Plan) -> str:
         (
             "step",
             f"{s.train.batches_per_step} packed batches of at most "
-            f"{s.packing.sequence_length} tokens: {s.train.num_workers} workers x "
+            f"{s.packing.sequence_length} tokens: {s.train.max_workers} workers x "
             f"{p.batches_a_worker_step}",
         ),
         (
@@ -109,11 +109,15 @@ def describe(settings: Settings, plan: Plan) -> str:
 def _longest_example(s: Settings) -> int:
     """Return the most tokens that an example can have under its objective."""
     teacher = s.teacher
+    draft, critique = s.sampling.max_tokens, teacher.critique_max_tokens
+    refinement = teacher.refinement_max_tokens
     parts = {
         "sft": s.packing.sequence_length,  # the data's own solutions have no limit
-        "distilled_sft": teacher.refinement_max_tokens,
-        "cft": s.sampling.max_tokens + teacher.critique_max_tokens,
-        "cgd": s.sampling.max_tokens + teacher.critique_max_tokens + teacher.refinement_max_tokens,
+        "distilled_sft": refinement,
+        "cft": draft + critique,
+        "cgd": draft + critique + refinement,
+        "cgd_no_critique": draft + refinement,
+        "cgd_no_draft": critique + refinement,
     }
     prompt = s.student.max_model_len - s.sampling.max_tokens
     return min(s.packing.sequence_length, prompt + parts[s.examples.objective])

@@ -224,9 +224,11 @@ class Example:
     """One training document: token ids, and which of them carry loss."""
 
     id: str  # "<draft id>#<objective>"
-    objective: str  # "sft", "distilled_sft", "cft" or "cgd"
+    objective: str  # a key of `examples.objectives.OBJECTIVES`
     input_ids: tuple[int, ...]  # T tokens, context then target
     loss_mask: tuple[int, ...]  # T flags: 1 where the token is a target
+    critique_transform: str = "none"  # how the critique was spoilt, for an ablation
+    num_cut: int = 0  # tokens left out because the whole was too long
 
     SCHEMA: ClassVar[pa.Schema] = pa.schema(
         [
@@ -234,6 +236,8 @@ class Example:
             pa.field("objective", pa.string(), nullable=False),
             pa.field("input_ids", TOKEN_IDS, nullable=False),
             pa.field("loss_mask", MASK, nullable=False),
+            pa.field("critique_transform", pa.string(), nullable=False),
+            pa.field("num_cut", pa.int32(), nullable=False),
         ]
     )
 
@@ -266,21 +270,50 @@ class PackedBatch:
             pa.field("loss_mask", MASK, nullable=False),
         ]
     )
+    # Told by the commits: training plans its steps without reading a token.
+    COMMITTED: ClassVar[tuple[str, ...]] = ("num_tokens", "num_targets", "num_pairs")
 
     @property
     def key(self) -> str:
         """The index, as text."""
         return str(self.index)
 
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return len(self.input_ids)
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that carry loss."""
+        return sum(self.loss_mask)
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of tokens in one document, which the cost of attention is proportional to."""
+        return sum(length * length for length in self.document_lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """One file of a checkpoint."""
+
+    name: str  # below the checkpoint's folder
+    num_bytes: int
+    sha256: str  # hex
+    pieces: tuple[tuple[str, int, int], ...]  # (parameter, first element, elements) that it holds
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A saved state of training: it exists when its manifest does."""
 
-    step: int  # optimiser steps taken
-    num_workers: int  # that wrote it
     folder: str  # key prefix in the store
-    files: tuple[tuple[str, int, str], ...]  # (name, bytes, SHA-256)
+    step: int  # optimiser steps taken
+    optimizer_step: float  # the optimiser's own count
+    num_workers: int  # that wrote it
+    made_with: dict[str, Any]  # data, student, seed and settings that the state follows from
+    files: tuple[StateFile, ...]
 
 
 @dataclass(frozen=True, slots=True)

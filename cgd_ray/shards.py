@@ -11,7 +11,7 @@ import json
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -56,7 +56,8 @@ def commit_shard(store: Store, folder: str, records: Sequence[Record]) -> bool:
         key = f"{folder}/shards/{unit}-{attempt}-{kind.__name__.lower()}.parquet"
         store.put(key, data)
         ids = [record.key for record in chosen]
-        files.append({"key": key, "kind": kind.__name__, "ids": ids, "sums": _sums(table)})
+        file = {"key": key, "kind": kind.__name__, "ids": ids, "sums": _sums(table)}
+        files.append({**file, "columns": _columns(chosen)})
     return store.put_new(f"{folder}/commits/{unit}.json", json.dumps({"files": files}).encode())
 
 
@@ -71,6 +72,12 @@ def _sums(table: pa.Table) -> dict[str, int]:
     return {name: sum(table[name].to_pylist()) for name in names}
 
 
+def _columns(records: Sequence[Record]) -> dict[str, list[int]]:
+    """Return the values that readers of the commit alone are to know of every row."""
+    names: tuple[str, ...] = getattr(records[0], "COMMITTED", ())
+    return {name: [getattr(record, name) for record in records] for name in names}
+
+
 @dataclass(frozen=True, slots=True)
 class ShardFile:
     """A committed parquet file of one kind of record, as its commit describes it."""
@@ -79,6 +86,7 @@ class ShardFile:
     kind: str
     ids: tuple[str, ...]  # keys of its rows
     sums: dict[str, int]  # totals of its integer columns
+    columns: dict[str, list[int]] = field(default_factory=dict)  # what its kind lists in COMMITTED
 
 
 def committed_files(store: Store, folder: str, *kinds: type[Record]) -> Iterator[ShardFile]:
@@ -88,7 +96,8 @@ def committed_files(store: Store, folder: str, *kinds: type[Record]) -> Iterator
     for data in map_objects(store.get, commits):
         for file in json.loads(data)["files"]:
             if not wanted or file["kind"] in wanted:
-                yield ShardFile(file["key"], file["kind"], tuple(file["ids"]), file["sums"])
+                ids, columns = tuple(file["ids"]), file.get("columns", {})
+                yield ShardFile(file["key"], file["kind"], ids, file["sums"], columns)
 
 
 @dataclass(frozen=True, slots=True)

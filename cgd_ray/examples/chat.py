@@ -51,13 +51,20 @@ class ChatTokenizer:
         The context ends with the generation prompt, so its tokens carry no loss; the target ends
         with the token that ends the turn, and nothing after it.
         """
-        roles = tuple(message["role"] for message in context)
-        openings, ending = self._pieces(roles)
-        ids: list[int] = []
+        *before, last = self.encode_parts(context, target)
+        ids = [token for part in before for token in part]
+        return ids + last, len(ids)
+
+    def encode_parts(self, context: Sequence[Message], target: str) -> list[list[int]]:
+        """Return the same tokens by part: markup and text of each turn, markup, target.
+
+        The text of turn i, counted from 0, is part 2 i + 1; the target is the last part.
+        """
+        openings, ending = self._pieces(tuple(message["role"] for message in context))
+        parts: list[list[int]] = []
         for opening, message in zip(openings, context, strict=False):
-            ids += opening + self._text(message["content"])
-        ids += openings[-1]
-        return ids + self._text(target) + ending, len(ids)
+            parts += [opening, self._text(message["content"])]
+        return [*parts, openings[-1], self._text(target) + ending]
 
     def encode_prompt(self, context: Sequence[Message]) -> list[int]:
         """Return the tokens that a served model is given for a chat."""

@@ -1,4 +1,4 @@
-"""Which extra plain x -> y^ examples stand beside an objective's own."""
+"""Which chains give an extra plain x -> y^ example, and whose critiques are spoilt."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,19 @@ def prompt_only_chains(chains: Sequence[Chain], share: float, seed: int) -> list
         share: 0 to 0.5.
         seed: of the run.
     """
-    number = round(len(chains) * share / (1 - share))
-    ranked = sorted(chains, key=lambda c: hashlib.sha256(f"{seed}/{c.draft.id}".encode()).digest())
-    chosen = {chain.draft.id for chain in ranked[:number]}
+    return _drawn(chains, len(chains) * share / (1 - share), str(seed))
+
+
+def spoilt_chains(chains: Sequence[Chain], share: float, seed: int) -> set[str]:
+    """Return the draft ids of the `share` of chains whose critiques are spoilt.
+
+    A larger share keeps those of a smaller one: a curve over shares adds rows, it redraws none.
+    """
+    return {chain.draft.id for chain in _drawn(chains, len(chains) * share, f"{seed}/spoilt")}
+
+
+def _drawn(chains: Sequence[Chain], number: float, salt: str) -> list[Chain]:
+    """Return that many chains, those with the lowest salted hash, in their order."""
+    ranked = sorted(chains, key=lambda c: hashlib.sha256(f"{salt}/{c.draft.id}".encode()).digest())
+    chosen = {chain.draft.id for chain in ranked[: round(number)]}
     return [chain for chain in chains if chain.draft.id in chosen]

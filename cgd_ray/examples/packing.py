@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from cgd_ray.records import Example, PackedBatch
 
+SHARD_ROWS = 1024  # packed batches in one stored file, which training fetches as a whole
+
 
 def assign_rows(
     lengths: Sequence[int], sequence_length: int, max_documents: int | None

@@ -36,6 +36,14 @@ EXPECTED: dict[str, tuple[list[Message], str]] = {
         [X, DRAFT, {"role": "user", "content": "CRITIQUE\n\nWrite the corrected answer."}],
         "Y_REFINED",
     ),
+    "cgd_no_critique": (
+        [X, DRAFT, {"role": "user", "content": "Write the corrected answer."}],
+        "Y_REFINED",
+    ),
+    "cgd_no_draft": (
+        [{"role": "user", "content": "X\n\nCRITIQUE\n\nWrite the corrected answer."}],
+        "Y_REFINED",
+    ),
 }
 
 
@@ -94,6 +102,48 @@ def test_a_document_may_be_as_long_as_the_limit_and_no_longer() -> None:
         f"{length} tokens; packing.sequence_length={length - 1} is the limit",
         permanent=True,
     )
+
+
+LONG = chain("ab", "d" * 30, "c", "e" * 20)
+
+
+@pytest.mark.parametrize("excess", [1, 10, 30])
+def test_a_long_draft_loses_its_end_and_nothing_else(excess: int) -> None:
+    tokenizer = ChatTokenizer(merging_tokenizer())
+    whole = build_example("cgd", LONG, tokenizer, 1000)
+    assert isinstance(whole, Example)
+    limit = len(whole.input_ids) - excess
+    cut = build_example("cgd", LONG, tokenizer, limit, "cut_draft")
+    shorter = build_example(
+        "cgd", chain("ab", "d" * (30 - excess), "c", "e" * 20), tokenizer, limit
+    )
+    assert isinstance(cut, Example) and isinstance(shorter, Example)
+    assert (cut.input_ids, cut.loss_mask) == (shorter.input_ids, shorter.loss_mask)
+    assert (whole.num_cut, cut.num_cut, shorter.num_cut) == (0, excess, 0)
+
+
+def test_what_cutting_the_draft_cannot_mend_is_rejected() -> None:
+    tokenizer = ChatTokenizer(merging_tokenizer())
+    whole = build_example("cgd", LONG, tokenizer, 1000)
+    assert isinstance(whole, Example)
+    for objective, limit in [("cgd", len(whole.input_ids) - 31), ("distilled_sft", 30)]:
+        failure = build_example(objective, LONG, tokenizer, limit, "cut_draft")
+        assert isinstance(failure, Failure)
+        assert failure.reason == "too_long"
+
+
+def test_a_long_target_loses_its_end_and_never_learns_to_stop_there() -> None:
+    tokenizer = ChatTokenizer(merging_tokenizer())
+    whole = build_example("distilled_sft", LONG, tokenizer, 1000)
+    assert isinstance(whole, Example)
+    num_context = whole.loss_mask.count(0)
+    cut = build_example("distilled_sft", LONG, tokenizer, num_context + 5, "cut_target")
+    assert isinstance(cut, Example)
+    assert cut.input_ids == whole.input_ids[: num_context + 5]
+    assert cut.loss_mask == whole.loss_mask[: num_context + 5]
+    assert cut.num_cut == len(whole.input_ids) - num_context - 5
+    rejected = build_example("distilled_sft", LONG, tokenizer, num_context, "cut_target")
+    assert isinstance(rejected, Failure), "a document without a target teaches nothing"
 
 
 def test_examples_are_pinned(golden: Callable[[str, str], None], smollm2: ChatTokenizer) -> None:

@@ -77,6 +77,8 @@ def test_memory_of_each_zero_stage(stage: int, dtype: str, bytes_a_weight: float
         ("distilled_sft", 1800 + 300),
         ("cft", 1800 + 200 + 100),
         ("cgd", 1800 + 200 + 100 + 300),
+        ("cgd_no_critique", 1800 + 200 + 300),
+        ("cgd_no_draft", 1800 + 100 + 300),
     ],
 )
 def test_the_longest_example_of_each_objective(objective: str, longest: int) -> None:
