@@ -1,14 +1,17 @@
 """Attention within documents: no token of a packed batch sees another document.
 
-Registered with transformers as an attention implementation. Each document is one causal call, so
-no T x T mask exists, and packing changes neither result nor cost of a document.
+Registered with transformers as an attention implementation. A GPU's flash kernel takes a row's
+documents in one call; elsewhere each document is one causal call. No T x T mask exists either way,
+and packing changes neither result nor cost of a document.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -59,30 +62,85 @@ def document_attention(
             f"{type(module).__name__} uses {what}, which document attention does not compute: "
             "choose a student.model of another family"
         )
-    lengths = list(document_lengths)
-    documents = zip(
-        query_1HTD.split(lengths, 2),
-        key_1GTD.split(lengths, 2),
-        value_1GTD.split(lengths, 2),
-        strict=True,
-    )
-    outputs: list[torch.Tensor] = []
-    for query, key, value in documents:
-        window = _window(query, sliding_window)
-        with sdpa_kernel(_kernels(query)):
-            outputs.append(
-                scaled_dot_product_attention(
-                    query,
-                    key,
-                    value,
-                    attn_mask=window,
-                    dropout_p=dropout,
-                    is_causal=window is None,
-                    scale=scaling,
-                    enable_gqa=True,
-                )
-            )
+    parts = query_1HTD, key_1GTD, value_1GTD
+    if dropout == 0 and _has_flash_kernel(query_1HTD):
+        return _all_at_once(*parts, tuple(document_lengths), scaling, sliding_window), None
+    documents = zip(*(part.split(list(document_lengths), 2) for part in parts), strict=True)
+    outputs = [_one_document(*one, scaling, dropout, sliding_window) for one in documents]
     return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def _has_flash_kernel(query_1HTD: torch.Tensor) -> bool:
+    """Return whether torch's flash kernel for documents of any length takes these queries."""
+    width = query_1HTD.shape[-1]
+    return (
+        query_1HTD.is_cuda
+        and query_1HTD.dtype in (torch.bfloat16, torch.float16)
+        and width <= 256
+        and width % 8 == 0
+        and torch.cuda.get_device_capability(query_1HTD.device) >= (8, 0)
+    )
+
+
+def _all_at_once(
+    query_1HTD: torch.Tensor,
+    key_1GTD: torch.Tensor,
+    value_1GTD: torch.Tensor,
+    lengths: tuple[int, ...],
+    scaling: float | None,
+    sliding_window: int | None,
+) -> torch.Tensor:
+    """Return the attention of all documents in one call, shape (1, T, H, D)."""
+    query_THD, key_TGD, value_TGD = (
+        part[0].transpose(0, 1) for part in (query_1HTD, key_1GTD, value_1GTD)
+    )
+    edges, longest = _edges(lengths, query_1HTD.device), max(lengths)
+    # The kernel counts the tokens to the left of the query, the window also the query itself.
+    left = -1 if sliding_window is None else sliding_window - 1
+    output_THD = varlen_attn(
+        query_THD,
+        key_TGD,
+        value_TGD,
+        edges,
+        edges,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(left, 0),
+        enable_gqa=True,
+    )
+    assert isinstance(output_THD, torch.Tensor)
+    return output_THD[None]
+
+
+@lru_cache(maxsize=8)  # each layer of a step asks for the same
+def _edges(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Return where each document begins, and where the last one ends."""
+    ends = torch.tensor((0, *lengths)).cumsum(0)
+    return ends.to(device=device, dtype=torch.int32)
+
+
+def _one_document(
+    query_1HTD: torch.Tensor,
+    key_1GTD: torch.Tensor,
+    value_1GTD: torch.Tensor,
+    scaling: float | None,
+    dropout: float,
+    sliding_window: int | None,
+) -> torch.Tensor:
+    """Return the attention of one document, shape (1, H, T, D)."""
+    window = _window(query_1HTD, sliding_window)
+    with sdpa_kernel(_kernels(query_1HTD)):
+        return scaled_dot_product_attention(
+            query_1HTD,
+            key_1GTD,
+            value_1GTD,
+            attn_mask=window,
+            dropout_p=dropout,
+            is_causal=window is None,
+            scale=scaling,
+            enable_gqa=True,
+        )
 
 
 def _window(query_1HTD: torch.Tensor, sliding_window: int | None) -> torch.Tensor | None:
