@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from tests.support import commit_fire, driver_fire, lease_fire
+from tests.support import commit_fire, driver_fire, lease_fire, train_fire
 from tests.support.row_checker import Violations
-from tests.support.s3 import S3UnderFire, s3_under_fire
+from tests.support.s3 import BUCKET, S3UnderFire, s3_under_fire
 
 _EXTRA_CALLS_SHARE = 0.02  # of the teacher calls that a run needs
 _ROWS, _LATENCY_MS = 300, 200
@@ -109,6 +109,15 @@ def nodes(fire: S3UnderFire, folder: Path, seed: int) -> Outcome:
     return Outcome(report, report.violations == Violations())
 
 
+def training(fire: S3UnderFire, folder: Path, seed: int) -> Outcome:
+    """Kill training's workers, damage its states, change its workers (checks 11, 12, 13)."""
+    name = f"training-{seed}"
+    folder.mkdir(parents=True)
+    world = train_fire.make_world(fire.direct(name), f"{BUCKET}/{name}", folder)
+    report = train_fire.everything(world, seed, folder)
+    return Outcome(report, report.kept)
+
+
 LANES: dict[str, Lane] = {
     "commits": commits,
     "races": races,
@@ -118,6 +127,7 @@ LANES: dict[str, Lane] = {
     "drivers": drivers,
     "workers": workers,
     "nodes": nodes,
+    "training": training,
 }
 
 

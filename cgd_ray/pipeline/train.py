@@ -8,7 +8,9 @@ from cgd_ray.pipeline.stages import finished
 from cgd_ray.report.card import model_card
 from cgd_ray.runtime import ray_session, use_gpu
 from cgd_ray.training.batch import load_packed
+from cgd_ray.training.families import check_student, check_tokenizer
 from cgd_ray.training.launch import launch
+from cgd_ray.training.liger import check_liger
 from cgd_ray.training.metrics import StepMetrics, read_metrics, tokens_per_second
 from cgd_ray.training.order import num_steps
 from cgd_ray.training.task import TrainTask
@@ -18,6 +20,9 @@ def make_checkpoint(ctx: RunContext) -> Summary:
     """Fine-tune the student, from the newest training state if there is one."""
     s = ctx.settings
     source = starting_student(ctx)
+    examples = finished(ctx, "examples") or {}
+    check_student(source, s.packing.sequence_length, s.train.lora)
+    check_tokenizer(source, f"{ctx.store.root}/{ctx.folders.examples}", examples.get("tokenizer"))
     data = load_packed(ctx.store, ctx.folders.examples)
     total = num_steps(len(data), s.train.batches_per_step, s.train.num_epochs, s.train.max_steps)
     before = len(read_metrics(ctx.store, ctx.folders.checkpoint))
@@ -32,6 +37,8 @@ def make_checkpoint(ctx: RunContext) -> Summary:
 
         watch([])
         with ray_session(s.run.num_cpus):
+            on_gpu = use_gpu(s.train.accelerator)
+            check_liger(s.train.liger, on_gpu=on_gpu)
             task = TrainTask(
                 train=s.train,
                 seed=s.run.seed,
@@ -39,9 +46,9 @@ def make_checkpoint(ctx: RunContext) -> Summary:
                 root=ctx.store.root,
                 examples_folder=ctx.folders.examples,
                 folder=ctx.folders.checkpoint,
-                model_card=model_card(s, finished(ctx, "examples") or {}),
-                on_gpu=use_gpu(s.train.accelerator),
-                threads=max(1, (os.cpu_count() or 1) // s.train.num_workers),
+                model_card=model_card(s, examples, ctx.folders.examples),
+                on_gpu=on_gpu,
+                threads=max(1, (os.cpu_count() or 1) // s.train.max_workers),
             )
             launch(task, ctx.store, ctx.work_dir, watch)
     steps = read_metrics(ctx.store, ctx.folders.checkpoint)

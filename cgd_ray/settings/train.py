@@ -1,17 +1,34 @@
 """Fine-tuning."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from cgd_ray.settings.base import Section
+from cgd_ray.settings.lora import LoraSettings
 
 
 class TrainSettings(Section):
     """Fine-tuning: Ray Train running DeepSpeed."""
 
-    num_workers: int = Field(default=1, ge=1)
-    """Worker processes, one GPU each where there are GPUs."""
+    SPEED_ONLY: ClassVar[frozenset[str]] = frozenset(
+        {
+            "num_workers",
+            "accelerator",
+            "zero_stage",
+            "gradient_checkpointing",
+            "offload_optimizer",
+            "offload_parameters",
+            "liger",
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "max_failures",
+        }
+    )
+    """Fields that change speed and memory, and the trained weights by rounding at most."""
+
+    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
+    """Worker processes, a GPU each where there are GPUs. [min, max]: as many as have room."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """What the workers run on: gloo on CPU, nccl on GPU."""
     zero_stage: Literal[0, 1, 2, 3] = 0
@@ -34,16 +51,57 @@ class TrainSettings(Section):
     """Of weights and activations; the optimiser keeps float32 master weights either way."""
     gradient_checkpointing: bool = False
     """Compute activations twice to store them less."""
+    offload_optimizer: bool = False
+    """Keep the optimiser's weights and moments in the machine's memory (ZeRO 1 to 3)."""
+    offload_parameters: bool = False
+    """Keep the weights in the machine's memory as well (ZeRO 3)."""
+    liger: Literal["auto", "on", "off"] = "auto"
+    """Liger's kernels for norms, rotary positions and MLPs; auto: on a GPU, where
+    `liger-kernel` is installed and knows the model's family."""
+    lora: LoraSettings = LoraSettings()
+    """Low-rank adapters instead of training all weights."""
     checkpoint_every_steps: int = Field(default=500, ge=1)
     """Save the training state so often; a killed run resumes from the last one."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Training states to keep, the newest; a damaged one is passed over for the one before."""
     max_failures: int = Field(default=3, ge=0)
     """Times that Ray Train restarts lost workers by itself."""
 
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that training goes on with."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers, where there is room for them."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
     @model_validator(mode="after")
-    def _workers_divide_the_step(self) -> Self:
-        if self.batches_per_step % self.num_workers:
+    def _workers_suit_the_step(self) -> Self:
+        low, high = self.min_workers, self.max_workers
+        if low > high:
+            raise ValueError(
+                f"train.num_workers=[{low}, {high}]: the first is more than the second"
+            )
+        if high > self.batches_per_step:
+            raise ValueError(
+                f"train.batches_per_step={self.batches_per_step} is less than {high} workers: "
+                "raise it or lower train.num_workers"
+            )
+        if low == high and self.batches_per_step % high:
             raise ValueError(
                 f"train.batches_per_step={self.batches_per_step} is not a multiple of "
-                f"train.num_workers={self.num_workers}"
+                f"train.num_workers={high}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _offloads_what_is_sharded(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("train.offload_optimizer needs train.zero_stage of 1, 2 or 3, not 0")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(
+                f"train.offload_parameters needs train.zero_stage=3, not {self.zero_stage}"
             )
         return self

@@ -61,10 +61,14 @@ class LocalStore:
         (self._folder / key).unlink(missing_ok=True)
 
     def upload(self, path: Path, key: str) -> None:
-        """Put a file, of any size, as an object."""
+        """Put a file, of any size, as an object. Raises StoreError: the disk is full, read-only."""
         temporary = self._temporary(key, b"")
-        shutil.copyfile(path, temporary)
-        temporary.replace(self._folder / key)
+        try:
+            shutil.copyfile(path, temporary)
+            temporary.replace(self._folder / key)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(f"{self._folder / key} cannot be written: {error.strerror}") from error
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file. Raises MissingKey."""
@@ -84,7 +88,7 @@ class LocalStore:
 
     def _temporary(self, key: str, data: bytes) -> Path:
         """Write a file beside its later place. Raises StoreError: the disk is full, read-only."""
-        target = self._folder / key
+        target, name = self._folder / key, None
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
@@ -93,5 +97,7 @@ class LocalStore:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
+            if name:
+                Path(name).unlink(missing_ok=True)
             raise StoreError(f"{target} cannot be written: {error.strerror}") from error
         return Path(name)

@@ -4,11 +4,14 @@ from typing import Any
 
 import deepspeed
 import torch
+import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from cgd_ray.training.attention import DOCUMENT_ATTENTION, register
 from cgd_ray.training.deepspeed_config import deepspeed_config
+from cgd_ray.training.liger import apply_liger
+from cgd_ray.training.lora import add_adapters
 from cgd_ray.training.task import TrainTask
 
 
@@ -23,7 +26,7 @@ def training_device(task: TrainTask) -> torch.device:
 def build_engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 - untyped library
     """Load the student and hand it to DeepSpeed, sharded as the settings say."""
     register()
-    config = deepspeed_config(task.train)
+    config = deepspeed_config(task.train, dist.get_world_size())
     dtype = getattr(torch, task.train.dtype)
     # Alive while the model loads: transformers then shards the weights over the workers at once.
     sharded = HfDeepSpeedConfig(config) if task.train.zero_stage == 3 else None
@@ -31,11 +34,14 @@ def build_engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 
         task.source, dtype=dtype, attn_implementation=DOCUMENT_ATTENTION
     )
     del sharded
+    apply_liger(model, task.train.liger, on_gpu=task.on_gpu)
+    if task.train.lora.rank:
+        add_adapters(model, task.train.lora, task.seed)
     if task.train.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     model.train()
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        [weight for weight in model.parameters() if weight.requires_grad],
         lr=task.train.learning_rate,
         betas=(0.9, 0.95),
         weight_decay=task.train.weight_decay,

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from cgd_ray.store import Store
 from cgd_ray.training import checkpoint as states
+from cgd_ray.training.lora import merged
 from cgd_ray.training.task import TrainTask
 
 
@@ -20,6 +21,8 @@ def export_model(engine: Any, store: Store, task: TrainTask) -> None:  # noqa: A
     else:
         weights = engine.module.state_dict()
     if dist.get_rank() == 0:
+        if task.train.lora.rank:
+            weights = merged(weights, task.train.lora)
         with tempfile.TemporaryDirectory(prefix="cgd-model-") as temporary:
             folder = Path(temporary)
             model = engine.module
@@ -30,6 +33,4 @@ def export_model(engine: Any, store: Store, task: TrainTask) -> None:  # noqa: A
             (folder / "README.md").write_text(task.model_card, encoding="utf-8")
             files = states.upload_files(store, f"{task.folder}/model", folder)
         store.put(f"{task.folder}/model.json", json.dumps(files).encode())
-        for old in states.list_checkpoints(store, task.folder):
-            states.delete_checkpoint(store, old)
     dist.barrier()

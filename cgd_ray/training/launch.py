@@ -1,21 +1,75 @@
 """Start the loop on Ray Train workers and watch it from the store.
 
 The loop's module is imported by the workers alone: the driver needs no DeepSpeed.
+
+Whatever ends a worker, Ray Train starts the workers again, and they go on from the newest state.
+Two things end training for good: the driver is asked to stop, or a worker meets something that only
+the user can mend. Both pass through the post, a small actor beside the driver.
 """
 
 import importlib
-import threading
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+import ray
+from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.callback import WorkerCallback
+from ray.train.v2._internal.execution.context import get_train_context
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cgd_ray.store import Store
+from cgd_ray.errors import UserError
+from cgd_ray.noise import say
+from cgd_ray.store import Store, StoreError
+from cgd_ray.training import stopping
 from cgd_ray.training.metrics import MetricsReader, StepMetrics
 from cgd_ray.training.task import TrainTask
 
 _WATCH_S = 3.0
+_ASK_EVERY_S = 1.0
+
+
+class _Post:
+    """What driver and workers tell each other."""
+
+    def __init__(self) -> None:
+        self._stop = False
+        self._began = False
+        self._refusal: str | None = None
+
+    def begin(self) -> str | None:
+        """Take note that a worker is up; return why it must not train, if it must not."""
+        self._began = True
+        return self._refusal
+
+    def ask_to_stop(self) -> bool:
+        """Ask the workers to stop; return whether there are any."""
+        self._stop = True
+        return self._began
+
+    def stop_asked(self) -> bool:
+        """Return whether the workers are asked to stop."""
+        return self._stop
+
+    def refuse(self, reason: str) -> None:
+        """End training for good."""
+        self._refusal = reason
+
+    def refusal(self) -> str | None:
+        """Return why training ended for good, if it did."""
+        return self._refusal
+
+
+class _TermIsNoEnd(WorkerCallback):
+    """Lets SIGTERM ask a worker to stop; runs in its main thread, which the loop does not have."""
+
+    def after_init_train_context(self) -> None:
+        stopping.stop_on_sigterm()
 
 
 def launch(
@@ -24,42 +78,117 @@ def launch(
     work_dir: Path,
     watch: Callable[[list[StepMetrics]], None],
 ) -> None:
-    """Train to the end on `num_workers` workers; lost workers are restarted.
+    """Train to the end; lost workers are restarted, on fewer nodes if `num_workers` allows.
 
     Args:
         task: what the workers are told.
         store: the same store that the task names.
         work_dir: where Ray Train keeps its own notes.
         watch: is called every few seconds with the steps so far.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the workers saved a state and stopped.
+        UserError: training cannot go on without the user.
     """
+    # Beside the driver, whose loss ends training anyway: any other node may go.
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    post: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Post).remote()
+    trainer = _trainer(task, work_dir, post)
+    reader = MetricsReader(store, task.folder)
+    pool = ThreadPoolExecutor(1, "training")
+    fit = pool.submit(trainer.fit)  # in the main thread it would take Ctrl-C for itself
+    pool.shutdown(wait=False)
+    with _term_is_ctrl_c():
+        try:
+            _watch(fit, reader, watch)
+        except KeyboardInterrupt:
+            if not ray.get(post.ask_to_stop.remote()):
+                raise
+            say(
+                "stopping after this step; once more to stop at once and lose the steps since "
+                f"the last state (train.checkpoint_every_steps={task.train.checkpoint_every_steps})"
+            )
+            _watch(fit, reader, watch)
+        refusal = ray.get(post.refusal.remote())
+        if refusal:
+            raise UserError(refusal)
+        stopped = fit.result().return_value
+    watch(reader.read())
+    if stopped:
+        raise KeyboardInterrupt
+
+
+def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noqa: ANN401 - an actor
+    train = task.train
+    elastic = train.min_workers < train.max_workers
     environment = {} if task.on_gpu else {"DS_ACCELERATOR": "cpu"}
-    trainer = TorchTrainer(
-        lambda: importlib.import_module("cgd_ray.training.loop").train_loop(task),
+    return TorchTrainer(
+        lambda: _train(task, post),
         torch_config=TorchConfig(backend="nccl" if task.on_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=task.train.num_workers,
+            num_workers=(train.min_workers, train.max_workers) if elastic else train.max_workers,
             use_gpu=task.on_gpu,
             resources_per_worker=None if task.on_gpu else {"CPU": 1},
         ),
         run_config=RunConfig(
             name=task.folder,
             storage_path=str((work_dir / "ray_train").resolve()),
-            failure_config=FailureConfig(max_failures=task.train.max_failures),
+            failure_config=FailureConfig(max_failures=train.max_failures),
             worker_runtime_env={"env_vars": environment},
+            callbacks=[_TermIsNoEnd()],
         ),
     )
-    done = threading.Event()
-    reader = MetricsReader(store, task.folder)
 
-    def watcher() -> None:
-        while not done.wait(_WATCH_S):
-            watch(reader.read())
 
-    thread = threading.Thread(target=watcher, name="training-progress", daemon=True)
-    thread.start()
+def _train(task: TrainTask, post: Any) -> bool:  # noqa: ANN401
+    """Run the loop in a worker; return whether it stopped early because the driver asked."""
+    if ray.get(post.begin.remote()):
+        return False
     try:
-        trainer.fit()
+        loop = importlib.import_module("cgd_ray.training.loop")
+        loop.train_loop(task, _stop_asked(post))
+    except stopping.Stopped:
+        if ray.get(post.stop_asked.remote()):
+            return True
+        raise  # a worker must go: Ray Train starts all of them again, elsewhere if need be
+    except UserError as error:
+        ray.get(post.refuse.remote(str(error)))
+        raise
+    return False
+
+
+def _stop_asked(post: Any) -> Callable[[], bool]:  # noqa: ANN401
+    """Return what a worker asks once a step: SIGTERM, a node that is drained, or the driver."""
+    first, asked = get_context().get_world_rank() == 0, 0.0
+
+    def stop_asked() -> bool:
+        nonlocal asked
+        drained = get_train_context().preemption_context.preemption_info is not None
+        if stopping.terminated() or drained:
+            return True
+        if not first or time.monotonic() - asked < _ASK_EVERY_S:
+            return False
+        asked = time.monotonic()
+        return ray.get(post.stop_asked.remote())
+
+    return stop_asked
+
+
+def _watch(
+    fit: Future[Result], reader: MetricsReader, watch: Callable[[list[StepMetrics]], None]
+) -> None:
+    """Show the steps until training has ended, however."""
+    while not wait([fit], _WATCH_S).done:
+        try:
+            watch(reader.read())
+        except StoreError:
+            continue  # an outage of the store is the workers' business
+
+
+@contextmanager
+def _term_is_ctrl_c() -> Generator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     finally:
-        done.set()
-        thread.join()
-    watch(reader.read())
+        signal.signal(signal.SIGTERM, before)

@@ -27,10 +27,22 @@ def rows_of_step(step: int, num_rows: int, batches_per_step: int, seed: int) -> 
 def rows_of_worker(
     rows: list[int], rank: int, num_workers: int, batches_per_step: int
 ) -> list[int | None]:
-    """Return one worker's share of a step: always `batches_per_step / num_workers` places.
+    """Return one worker's share of a step: always `batches_a_worker` places.
 
-    A short last step leaves places empty (None): that worker computes a batch of no weight there,
-    because all workers must take part in every exchange.
+    A short last step, or a number of workers that does not divide the step, leaves places empty
+    (None): a worker computes a batch of no weight there, because all workers must take part in
+    every exchange.
     """
-    places: list[int | None] = [*rows, *[None] * (batches_per_step - len(rows))]
+    num_places = batches_a_worker(batches_per_step, num_workers) * num_workers
+    places: list[int | None] = [*rows, *[None] * (num_places - len(rows))]
     return places[rank::num_workers]
+
+
+def batches_a_worker(batches_per_step: int, num_workers: int) -> int:
+    """Return the packed batches that each worker computes in a step: gradient accumulation."""
+    return -(-batches_per_step // num_workers)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return what a worker's random numbers of a step follow from, dropout for one."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_passed_over(world):
     run_workers(parts, stop_after_step=4)
     store = LocalStore(str(world[0]))
     newest = list_checkpoints(store, "damaged")[0]
-    name = max(newest.files, key=lambda f: f[1])[0]
+    name = max(newest.files, key=lambda f: f.num_bytes).name
     data = bytearray(store.get(f"{newest.folder}/{name}"))
     data[len(data) // 2] ^= 1
     store.put(f"{newest.folder}/{name}", bytes(data))

@@ -106,9 +106,8 @@ def test_rates_at_the_edges() -> None:
 
 def test_deepspeed_is_told_what_the_settings_say() -> None:
     config = deepspeed_config(
-        TrainSettings(
-            num_workers=4, batches_per_step=12, zero_stage=3, max_grad_norm=0.5, dtype="bfloat16"
-        )
+        TrainSettings(batches_per_step=12, zero_stage=3, max_grad_norm=0.5, dtype="bfloat16"),
+        num_workers=4,
     )
     assert config["train_micro_batch_size_per_gpu"] == 1
     assert config["gradient_accumulation_steps"] == 3
@@ -118,7 +117,7 @@ def test_deepspeed_is_told_what_the_settings_say() -> None:
     assert config["bf16"]["enabled"] is True
     assert "optimizer" not in config, "AdamW is torch's"
     assert "scheduler" not in config, "the loop sets the rate"
-    plain = deepspeed_config(TrainSettings(zero_stage=0, dtype="float32"))
+    plain = deepspeed_config(TrainSettings(zero_stage=0, dtype="float32"), num_workers=1)
     assert plain["zero_optimization"]["stage"] == 0
     assert plain["bf16"]["enabled"] is False
     assert plain["gradient_accumulation_steps"] == 1
