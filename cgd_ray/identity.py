@@ -85,9 +85,7 @@ def stage_folders(
     examples = name(
         "examples", curated, objectives.TEMPLATE, _part(s.examples), _part(s.packing), s.run.seed
     )
-    train = s.train.model_dump(
-        mode="json", exclude={"accelerator", "checkpoint_every_steps", "max_failures"}
-    )
+    train = s.train.model_dump(mode="json", exclude=set(s.train.SPEED_ONLY))
     checkpoint = name("checkpoint", examples, train)
     asked = _part(s.evaluate, "max_tokens", "num_resamples")
     scores = name("scores", checkpoint, prompts, asked, s.student.max_model_len)
