@@ -1,5 +1,6 @@
 """The student's weights as an ordinary Hugging Face folder."""
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cgd_ray.errors import UserError
 from cgd_ray.examples.chat import ChatTokenizer
@@ -41,22 +42,56 @@ def chat_tokenizer(source: str) -> ChatTokenizer:
     Raises:
         UserError: it cannot be loaded or has no usable chat template.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n", 1)[0]
-        raise UserError(
-            f"student.model={source}: its tokenizer cannot be loaded: {first}"
-        ) from error
-    return ChatTokenizer(tokenizer)
+    return ChatTokenizer(_tokenizer(source))
+
+
+def tokenizer_hash(source: str) -> str:
+    """Return 16 hex digits that change with the tokens that any text or chat becomes.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded.
+    """
+    tokenizer = _tokenizer(source)
+    fast = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
+    parts = {
+        "vocabulary": tokenizer.get_vocab(),
+        "template": tokenizer.chat_template,
+        "special": tokenizer.special_tokens_map,
+        # How text is cut into tokens; padding and truncation are the caller's business.
+        **{part: fast.get(part) for part in ("normalizer", "pre_tokenizer", "model")},
+    }
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def model_context(source: str) -> int | None:
-    """Return the longest sequence of a model folder, in tokens; None where it does not say."""
-    config = Path(source) / "config.json"
-    if not config.is_file():
-        return None
-    return json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+    """Return the longest sequence of a model, in tokens; None where it does not say.
+
+    Raises:
+        UserError: its configuration cannot be read.
+    """
+    return getattr(model_config(source).get_text_config(), "max_position_embeddings", None)
+
+
+def model_config(source: str) -> Any:  # noqa: ANN401 - one class a family
+    """Return the configuration of a model folder or Hugging Face id.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return _loaded(AutoConfig, source, "configuration")
+
+
+def _tokenizer(source: str) -> Any:  # noqa: ANN401
+    return _loaded(AutoTokenizer, source, "tokenizer")
+
+
+def _loaded(kind: Any, source: str, what: str) -> Any:  # noqa: ANN401
+    try:
+        return kind.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"student.model={source}: its {what} cannot be loaded: {first}") from error
 
 
 def _embedded(work_dir: Path) -> Path:

@@ -1,12 +1,19 @@
 """The model card that is saved with a trained student."""
 
+import json
 from typing import Any
 
 from cgd_ray.settings import Settings
 
 
-def model_card(settings: Settings, examples: dict[str, Any]) -> str:
-    """Return the card as Markdown: what it was trained on, how, and what it expects."""
+def model_card(settings: Settings, examples: dict[str, Any], data: str) -> str:
+    """Return the card as Markdown: what it was trained on, how, and what it expects.
+
+    Args:
+        settings: the run's.
+        examples: the summary of the examples stage.
+        data: the examples' folder, whose name is a hash of all that they follow from.
+    """
     s = settings
     return f"""---
 base_model: {s.student.model}
@@ -22,9 +29,23 @@ template: no critique, no special prompt.
 | | |
 |---|---|
 | teacher | {s.teacher.model} |
+| data | `{data}` |
+| tokenizer and chat template | `{examples.get("tokenizer")}` |
 | examples | {examples.get("made")} ({examples.get("prompt_only")} prompt-only) |
 | tokens | {examples.get("tokens")}, {examples.get("target_tokens")} of them targets |
 | epochs | {s.train.num_epochs} |
 | learning rate | {s.train.learning_rate:g}, cosine, warm-up {s.train.warmup_ratio:g} |
 | seed | {s.run.seed} |
+
+## Settings
+
+```json
+{_settings(s)}
+```
 """
+
+
+def _settings(settings: Settings) -> str:
+    """Return the settings that the weights follow from, as JSON."""
+    sections = ("student", "examples", "packing", "train")
+    return json.dumps(settings.model_dump(mode="json", include=set(sections)), indent=1)

@@ -1,12 +1,13 @@
-"""Which students can be trained, told from the configuration before any worker starts."""
+"""Which students can be trained, and on which examples, told before any worker starts."""
 
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from cgd_ray.errors import UserError
 from cgd_ray.settings import LoraSettings
+from cgd_ray.student import model_config, tokenizer_hash
 
 _LAYERS = frozenset({"full_attention", "sliding_attention"})
 _STRETCHED = frozenset({"dynamic", "longrope"})  # frequencies follow from the longest document
@@ -24,7 +25,7 @@ def check_student(source: str, sequence_length: int, lora: LoraSettings) -> None
         UserError: the model cannot be read, its attention is not what document attention computes,
             or it has no layer that the adapters are for.
     """
-    config = _config(source)
+    config = model_config(source)
     problem = _wrong_config(config, sequence_length) or _wrong_class(config)
     if problem:
         raise UserError(f"student.model={source} {problem}: choose a student of another family")
@@ -32,14 +33,24 @@ def check_student(source: str, sequence_length: int, lora: LoraSettings) -> None
         _check_targets(_skeleton(config), lora)
 
 
-def _config(source: str) -> Any:  # noqa: ANN401 - one class a family
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n", 1)[0]
+def check_tokenizer(source: str, examples: str, made_with: str | None) -> None:
+    """Refuse examples whose tokens mean something else to this student.
+
+    Args:
+        source: a model folder or a Hugging Face id.
+        examples: where the examples are.
+        made_with: `tokenizer_hash` of the student that they were made for; None: not recorded.
+
+    Raises:
+        UserError: vocabulary or chat template have changed since.
+    """
+    found = tokenizer_hash(source)
+    if made_with not in (None, found):
         raise UserError(
-            f"student.model={source}: its configuration cannot be read: {first}"
-        ) from error
+            f"student.model={source}: its tokenizer or chat template ({found}) is not the one that "
+            f"the examples were made with ({made_with}): put that one back, or remove {examples} "
+            "and make them again"
+        )
 
 
 def _wrong_config(config: Any, sequence_length: int) -> str | None:  # noqa: ANN401

@@ -16,6 +16,7 @@ from cgd_ray.store import open_store
 from cgd_ray.training.batch import load_packed
 from cgd_ray.training.engine import build_engine, training_device
 from cgd_ray.training.export import export_model
+from cgd_ray.training.finite import require_finite
 from cgd_ray.training.loss import target_loss_sum
 from cgd_ray.training.metrics import MetricsWriter, StepMetrics
 from cgd_ray.training.order import num_steps, rows_of_step, rows_of_worker, step_seed
@@ -34,7 +35,8 @@ def train_loop(task: TrainTask, stop_asked: Callable[[], bool] = terminated) -> 
 
     Raises:
         Stopped: training was asked to stop, and the state is saved.
-        UserError: the state in the store is of other settings, or a state cannot be saved.
+        UserError: the state in the store is of other settings, a state cannot be saved, or the
+            loss or its gradient is not finite.
     """
     train, store = task.train, open_store(task.root)
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -54,10 +56,12 @@ def train_loop(task: TrainTask, stop_asked: Callable[[], bool] = terminated) -> 
             for group in engine.optimizer.param_groups:
                 group["lr"] = rate
             loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+            row_losses: dict[int, torch.Tensor] = {}
             for row in rows_of_worker(rows, rank, world, train.batches_per_step):
                 loss = target_loss_sum(engine, data.tensors(row or 0, device))
                 if row is None:
                     loss = loss * 0.0
+                row_losses[row or 0] = loss.detach()
                 loss_sum += loss.detach()
                 # DeepSpeed averages over workers; the mean over the step's targets is our loss.
                 engine.backward(loss * (world / num_targets), scale_wrt_gas=False)
@@ -66,10 +70,11 @@ def train_loop(task: TrainTask, stop_asked: Callable[[], bool] = terminated) -> 
             sums = torch.stack([loss_sum, stops])
             dist.all_reduce(sums)
             step_loss, must_stop = sums[0].item() / num_targets, sums[1].item() > 0
+            norm = float(engine.get_global_grad_norm() or 0.0)
+            require_finite(step + 1, step_loss, norm, row_losses, data.example_ids)
             if metrics:
                 tokens = int(data.num_tokens[rows].sum())
                 seconds = time.monotonic() - start
-                norm = float(engine.get_global_grad_norm() or 0.0)
                 metrics.add(
                     StepMetrics(step + 1, step_loss, rate, norm, num_targets, tokens, seconds)
                 )

@@ -5,7 +5,6 @@ Run as a script: `python engine_logits.py JOB.json OUT.npz` where the job is
 row t holds the logits, over the vocabulary, that predict token t + 1.
 """
 
-import gc
 import json
 import os
 import subprocess
@@ -47,6 +46,7 @@ def engine_logits(prompts: Mapping[Path, Sequence[int]], dtype: str) -> dict[Pat
 
 def main(job: str, out: str) -> None:
     from vllm import LLM, SamplingParams
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     work = json.loads(Path(job).read_text())
     asked = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=-1, detokenize=False)
@@ -67,7 +67,7 @@ def main(job: str, out: str) -> None:
         places = answer.prompt_logprobs[1:]
         found.append(np.array([[p[token].logprob for token in range(len(p))] for p in places]))
         del engine, answer, places
-        gc.collect()
+        cleanup_dist_env_and_memory()  # an engine with experts needs groups of its own
     np.savez(out, *found)
 
 

@@ -1,0 +1,124 @@
+"""Every supported family: examples, training under ZeRO-3 on two workers, export, vLLM's logits.
+
+Models are tiny and random, in float32, so that what is compared differs by rounding alone.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from cgd_ray.examples.objectives import build_example
+from cgd_ray.examples.packing import pack
+from cgd_ray.records import Example
+from cgd_ray.settings import LoraSettings, TrainSettings
+from cgd_ray.shards import commit_shard
+from cgd_ray.store import LocalStore
+from cgd_ray.student import chat_tokenizer
+from cgd_ray.training.families import check_student
+from cgd_ray.training.task import TrainTask
+from tests.support.engine_logits import engine_logits
+from tests.support.records import chain
+from tests.support.tiny_families import FAMILIES, tiny_family
+from tests.support.training_group import engine_probe, train_all
+
+LORA = "llama-lora"
+NAMES = [*FAMILIES, LORA]
+PROBE = np.random.default_rng(3).integers(5, 100, 40).tolist()  # far longer than a window
+ROUNDING = 1e-3  # of logits with a standard deviation of about 2; what is found is 1e-5
+MOVED = 0.1  # what two steps change at least
+
+
+def words(draw: np.random.Generator, most: int) -> str:
+    return " ".join(f"w{n}" for n in draw.integers(5, 90, int(draw.integers(8, most))))
+
+
+def make_examples(root: Path, source: Path) -> None:
+    """Pack documents that are longer than the tiny models' windows."""
+    draw, tokenizer = np.random.default_rng(7), chat_tokenizer(str(source))
+    made = [
+        build_example("cgd", chain(*(words(draw, 20) for _ in range(4))), tokenizer, 192)
+        for _ in range(12)
+    ]
+    examples = [example for example in made if isinstance(example, Example)]
+    assert len(examples) == 12
+    commit_shard(LocalStore(str(root)), "examples", pack(examples, 192, None))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> dict[str, TrainTask]:
+    """All families trained, one after another in one group of workers."""
+    root = tmp_path_factory.mktemp("store")
+    students = tmp_path_factory.mktemp("students")
+    tasks: dict[str, TrainTask] = {}
+    for name in NAMES:
+        source = students / name.removesuffix("-lora")
+        if not source.exists():
+            tiny_family(name, source)
+        if not tasks:
+            make_examples(root, source)
+        lora = LoraSettings(rank=4, alpha=16, dropout=0.1) if name == LORA else LoraSettings()
+        train = TrainSettings(
+            dtype="float32",
+            num_workers=2,
+            zero_stage=3,
+            batches_per_step=2,
+            max_steps=2,
+            learning_rate=1e-2,
+            lora=lora,
+        )
+        check_student(str(source), 192, lora)
+        tasks[name] = TrainTask(
+            train, 1, str(source), str(root), "examples", name, "card", False, 1
+        )
+    train_all(list(tasks.values()), 2, PROBE)
+    return tasks
+
+
+def exported(task: TrainTask) -> Path:
+    return Path(task.root) / task.folder / "model"
+
+
+def logits(folder: Path | str) -> np.ndarray:
+    """Return the logits of a folder by transformers' own attention."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.tensor([PROBE])).logits[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def served(world) -> dict[str, np.ndarray]:
+    """vLLM's logits of all exported folders, from one process."""
+    found = engine_logits({exported(task): PROBE for task in world.values()}, "float32")
+    return dict(zip(world, found.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_export_is_what_was_trained_and_what_vllm_serves(world, served, name):
+    task = world[name]
+    reloaded = logits(exported(task))
+    assert np.abs(engine_probe(task) - reloaded).max() <= ROUNDING, "the training engine"
+    assert np.abs(served[name] - reloaded[:-1]).max() <= ROUNDING, "vLLM"
+    assert np.abs(reloaded - logits(task.source)).max() >= MOVED, "training did something"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_exported_folder_is_whole(world, name):
+    folder = exported(world[name])
+    assert (folder / "chat_template.jinja").is_file()
+    assert (folder / "README.md").read_text() == "card"
+    assert GenerationConfig.from_pretrained(folder).eos_token_id == 2
+    assert not list(folder.glob("*adapter*"))
+
+
+def test_a_loss_that_is_not_finite_stops_all_workers_and_names_the_examples(world):
+    train = world["llama"].train.model_copy(update={"learning_rate": 1e30, "max_steps": 4})
+    broken = dataclasses.replace(world["llama"], folder="broken", train=train)
+    with pytest.raises(AssertionError, match=r"UserError: the loss of step 2 is nan.*p/0#cgd"):
+        train_all([broken], 2, PROBE)
+    assert not (Path(broken.root) / "broken" / "model").exists()
