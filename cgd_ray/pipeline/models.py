@@ -6,10 +6,13 @@ import tempfile
 from pathlib import Path
 
 from cgd_ray.errors import UserError
-from cgd_ray.pipeline.context import RunContext
+from cgd_ray.pipeline.context import RunContext, Summary
+from cgd_ray.report.card import with_scores
 from cgd_ray.shards import read_complete
 from cgd_ray.store import Store
 from cgd_ray.training.checkpoint import file_hash
+
+_CARD = "README.md"  # the one file that changes after training: scores are added to it
 
 
 def trained_model(ctx: RunContext) -> Path:
@@ -38,6 +41,13 @@ def fetched_model(ctx: RunContext, checkpoint: str) -> Path:
     return target
 
 
+def add_scores(ctx: RunContext, scores: Summary) -> None:
+    """Put an evaluation's results on the trained student's model card, in the store."""
+    key = f"{ctx.folders.checkpoint}/model/{_CARD}"
+    card = ctx.store.get(key).decode("utf-8")
+    ctx.store.put(key, with_scores(card, scores).encode("utf-8"))
+
+
 def last_fetched(work_dir: Path, run_name: str) -> Path | None:
     """Return the student that `trained_model` last found for a run, without its store."""
     note = _note(work_dir, run_name)
@@ -58,7 +68,7 @@ def _fetch(store: Store, folder: str, target: Path) -> None:
         part.mkdir()
         for name, _, digest in json.loads(store.get(f"{folder}/model.json")):
             store.download(f"{folder}/model/{name}", part / name)
-            if file_hash(part / name) != digest:
+            if name != _CARD and file_hash(part / name) != digest:
                 raise UserError(f"{store.root}/{folder}/model/{name} is damaged: train again")
         if not target.exists():
             shutil.move(part, target)

@@ -1,9 +1,12 @@
 """The model card that is saved with a trained student."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from cgd_ray.settings import Settings
+
+_SCORES = "\n## Scores\n\n"
 
 
 def model_card(settings: Settings, examples: dict[str, Any], data: str) -> str:
@@ -43,6 +46,23 @@ template: no critique, no special prompt.
 {_settings(s)}
 ```
 """
+
+
+def with_scores(card: str, scores: Mapping[str, Any]) -> str:
+    """Return a card that ends with an evaluation's results, in place of earlier ones.
+
+    Args:
+        card: as `model_card` or this function made it.
+        scores: the summary of the evaluation stage.
+    """
+    rows: list[str] = []
+    for model in ("base", "student"):
+        mean, low, high = (
+            f"{100 * scores[model][name]:.1f}" for name in ("accuracy", "low", "high")
+        )
+        rows.append(f"| {model} | {mean} % | {low} to {high} | {scores[model]['num_prompts']} |")
+    table = "\n".join(["| | accuracy | 95 % interval | prompts |", "|---|---|---|---|", *rows])
+    return f"{card.partition(_SCORES)[0]}{_SCORES}{table}\n\n{scores['in_words']}\n"
 
 
 def _settings(settings: Settings) -> str:
