@@ -6,7 +6,7 @@ loaded, and a manifest that does not match its own hash is no manifest.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ def require_same(checkpoint: Checkpoint, made_with: Mapping[str, Any]) -> None:
             )
 
 
-def prune(store: Store, stage_folder: str, keep: int, attempt: str) -> None:
+def prune(
+    store: Store, stage_folder: str, keep: int, attempt: str, damaged: Collection[str] = ()
+) -> None:
     """Delete all but the newest checkpoints, and what dead attempts left unfinished.
 
     Args:
@@ -87,8 +89,10 @@ def prune(store: Store, stage_folder: str, keep: int, attempt: str) -> None:
         stage_folder: of the training.
         keep: whole checkpoints to keep.
         attempt: whose unfinished files stay.
+        damaged: folders of checkpoints that turned out not to be whole.
     """
-    whole = [checkpoint.folder for checkpoint in list_checkpoints(store, stage_folder)]
+    found = [checkpoint.folder for checkpoint in list_checkpoints(store, stage_folder)]
+    whole = [folder for folder in found if folder not in damaged]
     keys: dict[str, list[str]] = {}
     for entry in store.list(_states(stage_folder)):
         keys.setdefault(entry.key.rpartition("/")[0], []).append(entry.key)

@@ -8,26 +8,23 @@ waits only where the upload before has not ended.
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 
 from cgd_ray.errors import UserError
 from cgd_ray.noise import say
-from cgd_ray.records import Checkpoint, StateFile
+from cgd_ray.records import Checkpoint
 from cgd_ray.store import Store
 from cgd_ray.training import checkpoint as states
 from cgd_ray.training import pieces as held
 from cgd_ray.training.pieces import Piece
+from cgd_ray.training.state_files import fetch_pieces, upload_pieces
 from cgd_ray.training.task import TrainTask
 
-_FILE_BYTES = 256 << 20  # about: local disk that an upload needs
 _UPLOAD_LIMIT = timedelta(hours=6)  # that workers wait for the slowest
 _PATIENCE_S = 10.0  # for an upload under way when training fails
 
@@ -47,6 +44,7 @@ class TrainingStates:
         self._made_with = made_with(task)
         self._group = dist.new_group(backend="gloo", timeout=_UPLOAD_LIMIT)
         self._attempt: str = self._from_first(uuid.uuid4().hex[:8])
+        self._damaged: list[str] = []
         self._thread: threading.Thread | None = None
         self._abandoned = threading.Event()
         self._outcome: tuple[str | None] | None = None  # of the last upload: done, or why not
@@ -110,7 +108,7 @@ class TrainingStates:
         for checkpoint in self._from_first(states.list_checkpoints(self._store, self._folder)):
             states.require_same(checkpoint, self._made_with)
             mine = held.held_pieces(self._engine)
-            staged, wrong = _fetch_pieces(self._store, checkpoint, mine)
+            staged, wrong = fetch_pieces(self._store, checkpoint, mine)
             verdicts = self._from_all(wrong)
             if not any(verdicts):
                 for piece, loaded in zip(mine, staged, strict=True):
@@ -119,6 +117,7 @@ class TrainingStates:
                 held.set_optimizer_step(self._engine, checkpoint.optimizer_step)
                 held.weights_follow(self._engine)
                 return checkpoint.step
+            self._damaged.append(checkpoint.folder)
             if dist.get_rank() == 0:
                 reason = next(verdict for verdict in verdicts if verdict)
                 say(f"{checkpoint.folder} is damaged and passed over: {reason}")
@@ -134,8 +133,10 @@ class TrainingStates:
         folder = states.checkpoint_folder(self._folder, snapshot.step, self._attempt)
         error, files = None, []
         try:
-            files = self._upload_pieces(folder, snapshot.pieces)
-        except (UserError, OSError) as problem:
+            files = upload_pieces(
+                self._store, folder, snapshot.pieces, dist.get_rank(), self._abandoned
+            )
+        except (UserError, OSError, SafetensorError) as problem:
             error = self._in_words(snapshot.step, problem)
         parts = self._from_all((error, files))
         error = next((why for why, _ in parts if why), None)
@@ -150,26 +151,10 @@ class TrainingStates:
             )
             try:
                 states.commit_checkpoint(self._store, checkpoint)
-                states.prune(self._store, self._folder, self._keep, self._attempt)
+                states.prune(self._store, self._folder, self._keep, self._attempt, self._damaged)
             except (UserError, OSError) as problem:
                 error = self._in_words(snapshot.step, problem)
         self._outcome = (self._from_first(error),)
-
-    def _upload_pieces(self, folder: str, copies: list[Piece]) -> list[StateFile]:
-        files: list[StateFile] = []
-        with tempfile.TemporaryDirectory(prefix="cgd-state-") as temporary:
-            for number, some in enumerate(_files_worth(copies)):
-                if self._abandoned.is_set():
-                    raise UserError("training had failed")
-                name = f"worker-{dist.get_rank():05d}-{number:05d}.safetensors"
-                path = Path(temporary) / name
-                save_file({_key(p, k): t for p in some for k, t in p.tensors.items()}, path)
-                self._store.upload(path, f"{folder}/{name}")
-                inside = tuple((p.name, p.start, p.length) for p in some)
-                size, digest = path.stat().st_size, states.file_hash(path)
-                files.append(StateFile(name, size, digest, inside))
-                path.unlink()
-        return files
 
     def _in_words(self, step: int, problem: Exception) -> str:
         return (
@@ -207,62 +192,3 @@ def made_with(task: TrainTask) -> dict[str, Any]:
         "run.seed": task.seed,
         **{f"train.{name}": value for name, value in train.items()},
     }
-
-
-def _fetch_pieces(
-    store: Store, checkpoint: Checkpoint, mine: Sequence[Piece]
-) -> tuple[list[Piece], str | None]:
-    """Return the saved values of a worker's pieces, in memory, and what is wrong with them.
-
-    Only files that hold a part of them are fetched, one at a time.
-    """
-    staged = [Piece(p.name, p.start, {k: torch.empty(p.length) for k in p.tensors}) for p in mine]
-    by_name: dict[str, list[Piece]] = {}
-    for piece in staged:
-        by_name.setdefault(piece.name, []).append(piece)
-    num_wanted = sum(piece.length * len(piece.tensors) for piece in staged)
-    with tempfile.TemporaryDirectory(prefix="cgd-state-") as temporary:
-        path = Path(temporary) / "file.safetensors"
-        for file in checkpoint.files:
-            if not any(
-                _overlap(piece, *at) for at in file.pieces for piece in by_name.get(at[0], ())
-            ):
-                continue
-            wrong = states.fetch_file(store, checkpoint, file, path)
-            if wrong:
-                return staged, wrong
-            for key, values in load_file(path).items():
-                kind, start, name = key.split(":", 2)
-                for piece in by_name.get(name, ()):
-                    num_wanted -= _take(piece, kind, int(start), values)
-    return staged, "it holds other parameters than this model's" if num_wanted else None
-
-
-def _take(piece: Piece, kind: str, start: int, values: torch.Tensor) -> int:
-    """Copy what a saved run of elements has of a piece; return how many elements that is."""
-    low = max(start, piece.start)
-    length = _overlap(piece, piece.name, start, values.numel())
-    into = piece.tensors[kind][low - piece.start :][:length]
-    into.copy_(values[low - start :][:length])
-    return length
-
-
-def _overlap(piece: Piece, name: str, start: int, length: int) -> int:
-    """Return how many elements of a piece a saved run holds."""
-    end = min(piece.start + piece.length, start + length)
-    return max(0, end - max(piece.start, start)) if name == piece.name else 0
-
-
-def _files_worth(copies: list[Piece]) -> Iterator[list[Piece]]:
-    """Yield pieces by the file, letting go of each as it is asked for the next."""
-    copies.reverse()
-    while copies:
-        some, size = [], 0
-        while copies and size < _FILE_BYTES:
-            some.append(copies.pop())
-            size += some[-1].length * 4 * len(some[-1].tensors)
-        yield some
-
-
-def _key(piece: Piece, kind: str) -> str:
-    return f"{kind}:{piece.start}:{piece.name}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from cgd_ray.store import LocalStore
 from cgd_ray.training.checkpoint import list_checkpoints
@@ -140,3 +141,26 @@ def test_ctrl_c_and_a_killed_rank_on_ray_cost_nothing(world: World, tmp_path: Pa
     driver.kill_a_rank(random.Random(1))
     driver.ends(0)
     assert world.differ("disturbed", "calm") == NONE
+
+
+def test_a_lost_node_costs_a_worker_and_no_training(world: World, tmp_path: Path) -> None:
+    settings = {"zero_stage": 2, "num_epochs": 60, "checkpoint_every_steps": 4}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        members = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        task = world.task("elastic", num_workers=[1, 2], **settings)
+        driver = train_fire.start_driver(tmp_path, task, RAY_ADDRESS=str(cluster.address))
+        train_fire.wait_for_state(world, task, 8, driver)
+        assert list_checkpoints(world.store, "elastic")[0].num_workers == 2
+        cluster.remove_node(members[0], allow_graceful=False)
+        train_fire.wait_until(lambda: newest_workers(world, "elastic") == 1, driver)
+        driver.ends(0)
+    finally:
+        cluster.shutdown()
+    if not world.losses("calm"):
+        run_workers(world.task("calm", num_workers=2, **settings))
+    assert world.differ("elastic", "calm").loss <= 1e-4  # 120 steps add up rounding
+
+
+def newest_workers(world: World, folder: str) -> int:
+    return next((c.num_workers for c in list_checkpoints(world.store, folder)), 0)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -293,12 +293,17 @@ def start_driver(folder: Path, task: TrainTask, **environment: str) -> Driver:
 
 def wait_for_state(world: World, task: TrainTask, step: int, driver: Driver) -> int:
     """Wait until the state after a step, or a later one, is in the store; return which."""
+    wait_until(lambda: _newest_step(world, task) >= step, driver)
+    return _newest_step(world, task)
+
+
+def wait_until(ready: Callable[[], bool], driver: Driver) -> None:
+    """Wait for a condition while a driver runs."""
     deadline = time.monotonic() + _LIMIT_S
-    while (newest := _newest_step(world, task)) < step:
+    while not ready():
         assert driver.process.poll() is None, driver.log.read_text()[-3000:]
         assert time.monotonic() < deadline, driver.log.read_text()[-3000:]
         time.sleep(0.02)
-    return newest
 
 
 def _newest_step(world: World, task: TrainTask) -> int:

@@ -31,7 +31,7 @@ Place = Literal["batch", "step", "upload", "commit"]
 _PLACES: dict[str, tuple[str, str, str]] = {
     "batch": ("cgd_ray.training.loop", "", "target_loss_sum"),
     "step": ("cgd_ray.training.loop", "", "rows_of_step"),
-    "upload": ("cgd_ray.training.saving", "states", "file_hash"),  # each file, once it is up
+    "upload": ("cgd_ray.training.state_files", "", "file_hash"),  # each file, once it is up
     "commit": ("cgd_ray.training.saving", "states", "commit_checkpoint"),
 }
 
@@ -201,8 +201,9 @@ def _work(path: str, rank: int) -> None:
     """Be one worker."""
     import torch.distributed as dist
 
-    from cgd_ray.training import loop, stopping
+    from cgd_ray.training import loop, state_files, stopping
 
+    state_files._FILE_BYTES = 30_000  # so that a tiny model's state has several files
     task, kills = pickle.loads(Path(path).read_bytes())
     for kill in kills:
         if kill.rank == rank:

@@ -137,6 +137,10 @@ def test_the_newest_stay_and_what_dead_attempts_left_goes(store: LocalStore) -> 
     folders = {entry.key.split("/")[2] for entry in store.list("run/states/")}
     assert folders == {"step-00000020-a", "step-00000030-a", "step-00000040-mine"}
     assert [c.step for c in list_checkpoints(store, "run")] == [30, 20]
+    save(store, 30, "mine")
+    prune(store, "run", 2, "mine", damaged=["run/states/step-00000030-a"])
+    assert {c.folder[-2:] for c in list_checkpoints(store, "run")} == {"-a", "ne"}
+    assert [c.step for c in list_checkpoints(store, "run")] == [30, 20]
 
 
 def test_deleting_begins_with_the_manifest(store: LocalStore) -> None:

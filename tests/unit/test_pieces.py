@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cgd_ray.training.pieces import WEIGHT, Piece, shared_out
-from cgd_ray.training.saving import _files_worth, _overlap, _take
+from cgd_ray.training.state_files import _files_worth, _overlap, _take
 
 
 def piece(length: int, start: int = 0, name: str = "w") -> Piece:
@@ -46,7 +46,7 @@ def test_a_saved_run_gives_what_it_has(start: int, length: int, taken: list[int]
 
 
 def test_files_hold_every_piece_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgd_ray.training.saving._FILE_BYTES", 100)
+    monkeypatch.setattr("cgd_ray.training.state_files._FILE_BYTES", 100)
     pieces = [piece(n, name=str(n)) for n in (3, 5, 40, 1, 2, 30)]
     files = list(_files_worth(list(pieces)))
     assert [p for some in files for p in some] == pieces
