@@ -48,4 +48,6 @@ def build_engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 
         fused=True,
     )
     engine, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
+    if task.train.zero_stage == 0 and dist.get_world_size() == 1:
+        engine.enable_backward_allreduce = False  # it would copy all gradients to reduce nothing
     return engine
