@@ -22,7 +22,10 @@ Question = tuple[str, Prompt]  # model id on the endpoint, test prompt
 
 
 async def answer_questions(
-    base_url: str, questions: Sequence[Question], settings: EvaluateSettings
+    base_url: str,
+    questions: Sequence[Question],
+    settings: EvaluateSettings,
+    key: str | None = None,
 ) -> AsyncIterator[tuple[Question, Completion | TeacherError]]:
     """Yield every question with its greedy answer, or why there is none, as they arrive.
 
@@ -30,13 +33,12 @@ async def answer_questions(
         base_url: root of an OpenAI-compatible endpoint.
         questions: who is asked what.
         settings: limits.
+        key: API key of the endpoint; None for one that wants none.
     """
     models = {model for model, _ in questions}
     limits = HttpLimits(settings.timeout_s, settings.max_in_flight, allow_private=True)
     clients = {
-        model: HttpTeacher(
-            OPENAI, ChatOptions(base_url, model, 0.0, False), HeaderKey(None), limits
-        )
+        model: HttpTeacher(OPENAI, ChatOptions(base_url, model, 0.0, False), HeaderKey(key), limits)
         for model in models
     }
     gate = asyncio.Semaphore(settings.max_in_flight)

@@ -14,10 +14,11 @@ from cgd_ray.pipeline.prompts import read_prompts
 from cgd_ray.progress import StageLine
 from cgd_ray.records import Score
 from cgd_ray.runtime import ray_session
-from cgd_ray.serving.app import served_models
-from cgd_ray.serving.models import BASE, STUDENT
+from cgd_ray.serving.exposure import own_key
+from cgd_ray.serving.models import BASE, STUDENT, ServedModel
 from cgd_ray.serving.server import served
 from cgd_ray.shards import commit_shard, read_failures, read_records
+from cgd_ray.student import student_source
 
 _SHARD_ROWS = 32
 
@@ -63,8 +64,12 @@ def _endpoint(ctx: RunContext) -> Iterator[str]:
     if ctx.settings.evaluate.base_url:
         yield ctx.settings.evaluate.base_url
         return
-    models = served_models(ctx.settings, trained_model(ctx))
-    with ray_session(ctx.settings.run.num_cpus), served(ctx.settings, models) as base_url:
+    base = student_source(ctx.settings.student.model, ctx.work_dir)
+    models = [ServedModel(BASE, base), ServedModel(STUDENT, str(trained_model(ctx)))]
+    with (
+        ray_session(ctx.settings.run.num_cpus),
+        served(ctx.settings, models, private=True) as base_url,
+    ):
         yield base_url
 
 
@@ -74,7 +79,9 @@ async def _ask(
     made = failed = 0
     waiting = []
     with GraderPool(ctx.settings.curation.num_processes) as pool:
-        answers = answer_questions(base_url, questions, ctx.settings.evaluate)
+        # Ours for our own server only: another's endpoint must not see it.
+        key = None if ctx.settings.evaluate.base_url else own_key(ctx.settings.serve)
+        answers = answer_questions(base_url, questions, ctx.settings.evaluate, key)
         async for answer in answers:
             waiting.append(answer)
             if len(waiting) < _SHARD_ROWS and made + failed + len(waiting) < len(questions):

@@ -3,29 +3,61 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ray import serve
 
 from cgd_ray.processes import require_free_port
-from cgd_ray.serving.app import ServedModel, build_application
-from cgd_ray.settings import Settings
+from cgd_ray.serving.app import build_application
+from cgd_ray.serving.exposure import require_guard
+from cgd_ray.serving.models import ServedModel
+from cgd_ray.settings import ServeSettings, Settings
 
 _NAME = "cgd"
 
 
 @contextmanager
-def served(settings: Settings, models: list[ServedModel]) -> Iterator[str]:
+def served(
+    settings: Settings, models: list[ServedModel], *, private: bool = False
+) -> Iterator[str]:
     """Serve models for the length of the block; yield the root of the API once they answer.
 
+    Answers under way at the end are given `serve.drain_s` to finish.
+
+    Args:
+        settings: of the run.
+        models: what is served.
+        private: to this process only: on a loopback address, without TLS.
+
     Raises:
-        UserError: the port is taken.
+        UserError: the port is taken, or others can reach it and no API key is set.
     """
+    if private:
+        own = {"host": "127.0.0.1", "tls_certfile": None, "tls_keyfile": None}
+        settings = settings.model_copy(update={"serve": settings.serve.model_copy(update=own)})
+    require_guard(settings.serve)
     require_free_port(settings.serve.host, settings.serve.port, "serve.port")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    host, port = settings.serve.host, settings.serve.port
-    serve.start(http_options={"host": host, "port": port})
+    serve.start(http_options=_http_options(settings.serve))
     try:
         serve.run(build_application(settings, models), name=_NAME, route_prefix="/")
-        yield f"http://{host}:{port}/v1"
+        yield address(settings.serve)
     finally:
         serve.shutdown()
+
+
+def address(s: ServeSettings) -> str:
+    """Return the root of the API as this machine reaches it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(s.host, s.host)
+    return f"{'https' if s.tls_certfile else 'http'}://{host}:{s.port}/v1"
+
+
+def _http_options(s: ServeSettings) -> dict[str, Any]:
+    return {
+        "host": s.host,
+        "port": s.port,
+        "ssl_certfile": s.tls_certfile,
+        "ssl_keyfile": s.tls_keyfile,
+        # The gateway's own limits come first; this one ends what hangs before it or behind it.
+        "request_timeout_s": s.body_timeout_s + s.request_timeout_s + 5,
+    }

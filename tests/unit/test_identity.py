@@ -13,7 +13,7 @@ from cgd_ray.settings import Settings, setting_paths
 from cgd_ray.teacher import critique, refinement
 
 STAGES = tuple(StageFolders.__dataclass_fields__)
-BASE = ("train.batches_per_step=4",)
+BASE = ("train.batches_per_step=4", "serve.tls_certfile=a.pem", "serve.tls_keyfile=a.key")
 
 # Every setting: another value, and the first stage whose output it changes (None: none at all).
 EFFECT: dict[str, tuple[str, str | None]] = {
@@ -111,6 +111,12 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "train.checkpoint_every_steps": ("7", None),
     "train.keep_checkpoints": ("5", None),
     "train.max_failures": ("1", None),
+    "train.shuffle_window_rows": ("2048", "checkpoint"),
+    "train.prefetch_batches": ("2", None),
+    "train.data_cache_gib": ("2", None),
+    "train.trackers": ("[]", None),
+    "train.tracking_project": ("other", None),
+    "train.peak_tflops": ("100", None),
     "serve.host": ("0.0.0.0", None),
     "serve.port": ("8001", None),
     "serve.models": ("{one='folder'}", None),
@@ -132,6 +138,8 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "serve.drain_s": ("2", None),
     "serve.structured_outputs": ("true", None),
     "serve.cors_origins": ("['https://a.example']", None),
+    "serve.tls_certfile": ("other.pem", None),
+    "serve.tls_keyfile": ("other.key", None),
     "serve.playground": ("false", None),
     "evaluate.base_url": ("http://elsewhere/v1", None),
     "evaluate.max_tokens": ("64", "scores"),

@@ -1,0 +1,88 @@
+"""Ray Serve LLM's OpenAI routes behind our gateway, and their errors as OpenAI's clients read them.
+
+Ray's own ingress application answers any origin (CORS `*`), has nine routes and no gateway.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.llm._internal.serve.core.configs.openai_api_models import OpenAIHTTPException
+from ray.llm._internal.serve.utils.server_utils import get_response_for_error
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from cgd_ray.serving.bounds import CHAT, COMPLETIONS, MODELS, Refusal
+from cgd_ray.serving.gateway import Gateway, Policy
+from cgd_ray.serving.metrics import GatewayMeter
+
+_ENGINE_GONE = (ActorDiedError, ActorUnavailableError)
+
+
+class Ingress(OpenAiIngress):
+    """Passes a request to an engine, and to another one if that dies before its first word."""
+
+    async def chat(self, body: ChatCompletionRequest, request: Request) -> Response:
+        """Answer a chat."""
+        return await _twice(lambda: OpenAiIngress.chat(self, body, request))
+
+    async def completions(self, body: CompletionRequest, request: Request) -> Response:
+        """Complete a text."""
+        return await _twice(lambda: OpenAiIngress.completions(self, body, request))
+
+
+def ingress_class(policy: Policy, cors_origins: tuple[str, ...]) -> type:
+    """Return the deployment class of the guarded routes."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    for kind in (OpenAIHTTPException, RequestValidationError, HTTPException, RayError, Exception):
+        app.add_exception_handler(kind, _error_response)
+    app.add_middleware(Gateway, policy=policy, make_meter=GatewayMeter)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    routes = {
+        "models": lambda app: app.get(MODELS),
+        "completions": lambda app: app.post(COMPLETIONS),
+        "chat": lambda app: app.post(CHAT),
+    }
+    return make_fastapi_ingress(Ingress, endpoint_map=routes, app=app)
+
+
+async def _twice(answer: Callable[[], Awaitable[Response]]) -> Response:
+    try:
+        return await answer()
+    except _ENGINE_GONE:
+        return await answer()
+
+
+async def _error_response(request: Request, error: Exception) -> Response:
+    refusal = _refusal(error)
+    headers = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
+    return Response(refusal.body(), refusal.status, headers=headers, media_type="application/json")
+
+
+def _refusal(error: Exception) -> Refusal:
+    """Return what a client is told; what went wrong inside is in the replica's log alone."""
+    if isinstance(error, BackPressureError):
+        return Refusal(429, "the engines are full: try again later", "overloaded", None, 1)
+    if isinstance(error, (*_ENGINE_GONE, DeploymentUnavailableError)):
+        return Refusal(503, "the engine is starting anew: try again", "unavailable", None, 1)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return Refusal(400, f"{where}: {first['msg']}"[:500], "invalid_value", where or None)
+    status = get_response_for_error(error, "").error.code  # logs it, too
+    if status >= 500:
+        return Refusal(status, "the server failed to answer", "server_error")
+    message = getattr(error, "message", None) or getattr(error, "detail", None) or str(error)
+    code = "model_not_found" if status == 404 else "invalid_value"
+    return Refusal(status, str(message)[:500], code)
