@@ -29,7 +29,7 @@ def check_student(source: str, sequence_length: int, lora: LoraSettings) -> None
     problem = _wrong_config(config, sequence_length) or _wrong_class(config)
     if problem:
         raise UserError(f"student.model={source} {problem}: choose a student of another family")
-    if lora.rank:
+    if lora.rank and lora.targets:
         _check_targets(_skeleton(config), lora)
 
 
@@ -59,7 +59,7 @@ def _wrong_config(config: Any, sequence_length: int) -> str | None:  # noqa: ANN
         return "takes more than text, and only models of text are trained"
     others = set(getattr(config, "layer_types", None) or ()) - _LAYERS
     if others:
-        return f"has layers that carry state from one document to the next ({min(others)})"
+        return f"has layers that would mix the documents of a packed batch ({min(others)})"
     if getattr(config, "attn_logit_softcapping", None):
         return "caps its attention scores, which document attention does not"
     if getattr(config, "use_bidirectional_attention", None):
@@ -80,7 +80,7 @@ def _wrong_class(config: Any) -> str | None:  # noqa: ANN401
     if kind is None:
         return f"is of a kind without a causal language model ({config.model_type})"
     if kind._is_stateful:
-        return f"carries state from one document to the next ({config.model_type})"
+        return f"would mix the documents of a packed batch ({config.model_type})"
     if not kind._supports_attention_backend:
         return f"does not take other attention than its own ({config.model_type})"
     return None

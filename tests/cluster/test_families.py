@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from cgd_ray.examples.objectives import build_example
@@ -27,9 +28,19 @@ from tests.support.training_group import engine_probe, train_all
 
 LORA = "llama-lora"
 NAMES = [*FAMILIES, LORA]
+ADAPTERS = LoraSettings(rank=4, alpha=16, dropout=0.1)
+# Other ways to the same weights: which, and how.
+WAYS: dict[str, tuple[str, dict[str, object]]] = {
+    "llama-2-offload": ("llama", {"zero_stage": 2, "offload_optimizer": True}),
+    "llama-3-offload": ("llama", {"offload_optimizer": True, "offload_parameters": True}),
+    "llama-lora-0": (LORA, {"zero_stage": 0, "lora": ADAPTERS}),
+    "llama-lora-1": (LORA, {"zero_stage": 1, "lora": ADAPTERS, "gradient_checkpointing": True}),
+    "llama-lora-2": (LORA, {"zero_stage": 2, "lora": ADAPTERS, "offload_optimizer": True}),
+}
 PROBE = np.random.default_rng(3).integers(5, 100, 40).tolist()  # far longer than a window
 ROUNDING = 1e-3  # of logits with a standard deviation of about 2; what is found is 1e-5
 MOVED = 0.1  # what two steps change at least
+BF16 = {f"llama-lora-bf16-{stage}": {"zero_stage": stage} for stage in range(4)}
 
 
 def words(draw: np.random.Generator, most: int) -> str:
@@ -53,27 +64,28 @@ def world(tmp_path_factory) -> dict[str, TrainTask]:
     """All families trained, one after another in one group of workers."""
     root = tmp_path_factory.mktemp("store")
     students = tmp_path_factory.mktemp("students")
+    for name in FAMILIES:
+        source = str(tiny_family(name, students / name))
+        check_student(source, 192, LoraSettings())
+    make_examples(root, students / "llama")
+    wanted = {name: {} for name in FAMILIES} | {LORA: {"lora": ADAPTERS}}
+    wanted |= {way: how for way, (_, how) in WAYS.items()}
+    wanted |= {n: {"dtype": "bfloat16", "lora": ADAPTERS, **how} for n, how in BF16.items()}
     tasks: dict[str, TrainTask] = {}
-    for name in NAMES:
-        source = students / name.removesuffix("-lora")
-        if not source.exists():
-            tiny_family(name, source)
-        if not tasks:
-            make_examples(root, source)
-        lora = LoraSettings(rank=4, alpha=16, dropout=0.1) if name == LORA else LoraSettings()
+    for name, settings in wanted.items():
+        source = str(students / name.partition("-")[0])
         train = TrainSettings(
-            dtype="float32",
-            num_workers=2,
-            zero_stage=3,
-            batches_per_step=2,
-            max_steps=2,
-            learning_rate=1e-2,
-            lora=lora,
+            **{
+                "dtype": "float32",
+                "num_workers": 2,
+                "zero_stage": 3,
+                "batches_per_step": 2,
+                "max_steps": 2,
+                "learning_rate": 1e-2,
+                **settings,
+            }
         )
-        check_student(str(source), 192, lora)
-        tasks[name] = TrainTask(
-            train, 1, str(source), str(root), "examples", name, "card", False, 1
-        )
+        tasks[name] = TrainTask(train, 1, source, str(root), "examples", name, "card", False, 1)
     train_all(list(tasks.values()), 2, PROBE)
     return tasks
 
@@ -94,8 +106,8 @@ def logits(folder: Path | str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def served(world) -> dict[str, np.ndarray]:
     """vLLM's logits of all exported folders, from one process."""
-    found = engine_logits({exported(task): PROBE for task in world.values()}, "float32")
-    return dict(zip(world, found.values(), strict=True))
+    found = engine_logits({exported(world[name]): PROBE for name in NAMES}, "float32")
+    return dict(zip(NAMES, found.values(), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,6 +126,27 @@ def test_the_exported_folder_is_whole(world, name):
     assert (folder / "README.md").read_text() == "card"
     assert GenerationConfig.from_pretrained(folder).eos_token_id == 2
     assert not list(folder.glob("*adapter*"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_stages_and_offloads_lead_to_the_same_weights(world, way):
+    one, other = (
+        load_file(exported(world[name]) / "model.safetensors") for name in (way, WAYS[way][0])
+    )
+    assert one.keys() == other.keys()
+    assert max((one[k] - other[k]).abs().max().item() for k in one) <= 1e-4
+
+
+@pytest.mark.parametrize("name", [LORA, *BF16])
+def test_adapters_change_the_linear_layers_and_nothing_else(world, name):
+    task = world[name]
+    dtype = getattr(torch, task.train.dtype)
+    before = load_file(Path(task.source) / "model.safetensors")
+    after = load_file(exported(task) / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert {weight.dtype for weight in after.values()} == {dtype}
+    for key, weight in before.items():
+        assert torch.equal(weight.to(dtype), after[key]) != key.endswith("_proj.weight"), key
 
 
 def test_a_loss_that_is_not_finite_stops_all_workers_and_names_the_examples(world):
