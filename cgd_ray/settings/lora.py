@@ -13,7 +13,7 @@ class LoraSettings(Section):
 
     rank: int = Field(default=0, ge=0)
     """Rows of A and columns of B; 0: no adapters, all weights are trained."""
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: int = Field(default=32, ge=1)
     """Numerator of the adapters' scale; the denominator is the rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the adapters' inputs that is dropped in training."""

@@ -76,7 +76,7 @@ def _wrong_config(config: Any, sequence_length: int) -> str | None:  # noqa: ANN
 
 def _wrong_class(config: Any) -> str | None:  # noqa: ANN401
     """Return why a model class would not call document attention in every layer."""
-    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    kind: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
     if kind is None:
         return f"is of a kind without a causal language model ({config.model_type})"
     if kind._is_stateful:

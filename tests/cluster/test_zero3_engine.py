@@ -47,7 +47,7 @@ def task(tmp_path_factory) -> TrainTask:
         examples.append(made)
     commit_shard(LocalStore(str(root)), "examples", pack(examples, 128, None))
     train = TrainSettings(
-        num_workers=2, zero_stage=3, batches_per_step=2, max_steps=2, learning_rate=1e-4
+        num_workers=2, zero_stage=3, batches_per_step=2, max_steps=2, learning_rate=5e-4
     )
     return TrainTask(train, 1, source, str(root), "examples", "smollm2", "card", False, 1)
 
