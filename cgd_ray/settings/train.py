@@ -23,6 +23,7 @@ class TrainSettings(Section):
             "checkpoint_every_steps",
             "keep_checkpoints",
             "max_failures",
+            "resize_every_s",
         }
     )
     """Fields that change speed and memory, and the trained weights by rounding at most."""
@@ -66,6 +67,8 @@ class TrainSettings(Section):
     """Training states to keep, the newest; a damaged one is passed over for the one before."""
     max_failures: int = Field(default=3, ge=0)
     """Times that Ray Train restarts lost workers by itself."""
+    resize_every_s: float = Field(default=60.0, gt=0)
+    """With a range of workers: how often those that have room now are counted."""
 
     @property
     def min_workers(self) -> int:

@@ -19,8 +19,9 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.execution.callback import WorkerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback
 from ray.train.v2._internal.execution.context import get_train_context
+from ray.train.v2._internal.execution.controller.state import ResizingState, TrainControllerState
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cgd_ray.errors import UserError
@@ -32,14 +33,16 @@ from cgd_ray.training.task import TrainTask
 
 _WATCH_S = 3.0
 _ASK_EVERY_S = 1.0
+_RESIZE_PATIENCE_S = 300.0  # for a step and a state
 
 
 class _Post:
     """What driver and workers tell each other."""
 
     def __init__(self) -> None:
-        self._stop = False
         self._began = False
+        self._stop = False
+        self._resize = False
         self._refusal: str | None = None
 
     def begin(self) -> str | None:
@@ -48,12 +51,21 @@ class _Post:
         return self._refusal
 
     def ask_to_stop(self) -> bool:
-        """Ask the workers to stop; return whether there are any."""
+        """Ask the workers to stop for good; return whether there are any."""
         self._stop = True
         return self._began
 
-    def stop_asked(self) -> bool:
-        """Return whether the workers are asked to stop."""
+    def ask_to_resize(self) -> None:
+        """Ask the workers to stop, because others will go on."""
+        self._resize = True
+
+    def asks(self) -> bool:
+        """Return whether the workers are asked to stop, for whatever reason."""
+        return self._stop or self._resize
+
+    def stopped(self) -> bool:
+        """Take note that the workers have saved a state; return whether they stop for good."""
+        self._resize = False
         return self._stop
 
     def refuse(self, reason: str) -> None:
@@ -70,6 +82,23 @@ class _TermIsNoEnd(WorkerCallback):
 
     def after_init_train_context(self) -> None:
         stopping.stop_on_sigterm()
+
+
+class _SaveBeforeResize(ControllerCallback):
+    """Lets workers save a state before Ray Train replaces them by more, or by fewer."""
+
+    def __init__(self, post: Any) -> None:  # noqa: ANN401 - an actor
+        self._post = post
+
+    def after_controller_state_update(
+        self, previous_state: TrainControllerState, current_state: TrainControllerState
+    ) -> None:
+        if isinstance(current_state, ResizingState):
+            ray.get(self._post.ask_to_resize.remote())
+            deadline = time.monotonic() + _RESIZE_PATIENCE_S
+            while ray.get(self._post.asks.remote()) and time.monotonic() < deadline:
+                time.sleep(_ASK_EVERY_S / 10)
+            ray.get(self._post.stopped.remote())
 
 
 def launch(
@@ -129,13 +158,14 @@ def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noq
             num_workers=(train.min_workers, train.max_workers) if elastic else train.max_workers,
             use_gpu=task.on_gpu,
             resources_per_worker=None if task.on_gpu else {"CPU": 1},
+            elastic_resize_monitor_interval_s=train.resize_every_s,
         ),
         run_config=RunConfig(
             name=task.folder,
             storage_path=str((work_dir / "ray_train").resolve()),
             failure_config=FailureConfig(max_failures=train.max_failures),
             worker_runtime_env={"env_vars": environment},
-            callbacks=[_TermIsNoEnd()],
+            callbacks=[_TermIsNoEnd(), _SaveBeforeResize(post)],
         ),
     )
 
@@ -148,9 +178,9 @@ def _train(task: TrainTask, post: Any) -> bool:  # noqa: ANN401
         loop = importlib.import_module("cgd_ray.training.loop")
         loop.train_loop(task, _stop_asked(post))
     except stopping.Stopped:
-        if ray.get(post.stop_asked.remote()):
+        if ray.get(post.stopped.remote()):
             return True
-        raise  # a worker must go: Ray Train starts all of them again, elsewhere if need be
+        raise  # a worker goes or comes: Ray Train starts all of them again, where there is room
     except UserError as error:
         ray.get(post.refuse.remote(str(error)))
         raise
@@ -169,7 +199,7 @@ def _stop_asked(post: Any) -> Callable[[], bool]:  # noqa: ANN401
         if not first or time.monotonic() - asked < _ASK_EVERY_S:
             return False
         asked = time.monotonic()
-        return ray.get(post.stop_asked.remote())
+        return ray.get(post.asks.remote())
 
     return stop_asked
 

@@ -111,6 +111,7 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "train.checkpoint_every_steps": ("7", None),
     "train.keep_checkpoints": ("5", None),
     "train.max_failures": ("1", None),
+    "train.resize_every_s": ("9", None),
     "train.shuffle_window_rows": ("2048", "checkpoint"),
     "train.prefetch_batches": ("2", None),
     "train.data_cache_gib": ("2", None),
