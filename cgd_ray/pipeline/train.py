@@ -7,13 +7,19 @@ from cgd_ray.pipeline.rounds import starting_student
 from cgd_ray.pipeline.stages import finished
 from cgd_ray.report.card import model_card
 from cgd_ray.runtime import ray_session, use_gpu
-from cgd_ray.training.batch import load_packed
+from cgd_ray.training.batch import read_index
 from cgd_ray.training.families import check_student, check_tokenizer
 from cgd_ray.training.launch import launch
 from cgd_ray.training.liger import check_liger
-from cgd_ray.training.metrics import StepMetrics, read_metrics, tokens_per_second
+from cgd_ray.training.metrics import (
+    StepMetrics,
+    progress_note,
+    read_metrics,
+    tokens_per_second,
+)
 from cgd_ray.training.order import num_steps
 from cgd_ray.training.task import TrainTask
+from cgd_ray.training.tracking import check_trackers
 
 
 def make_checkpoint(ctx: RunContext) -> Summary:
@@ -23,17 +29,17 @@ def make_checkpoint(ctx: RunContext) -> Summary:
     examples = finished(ctx, "examples") or {}
     check_student(source, s.packing.sequence_length, s.train.lora)
     check_tokenizer(source, f"{ctx.store.root}/{ctx.folders.examples}", examples.get("tokenizer"))
-    data = load_packed(ctx.store, ctx.folders.examples)
-    total = num_steps(len(data), s.train.batches_per_step, s.train.num_epochs, s.train.max_steps)
+    check_trackers(s.train.trackers)
+    num_rows = len(read_index(ctx.store, ctx.folders.examples))
+    total = num_steps(num_rows, s.train.batches_per_step, s.train.num_epochs, s.train.max_steps)
     before = len(read_metrics(ctx.store, ctx.folders.checkpoint))
     with ctx.progress.stage("training", total, "steps") as line:
 
         def watch(steps: list[StepMetrics]) -> None:
             if not steps:
                 return line.update(0, note="loading")
-            note = f"loss {steps[-1].loss:.3f}  {tokens_per_second(steps):.0f} tokens/s"
             done_before = min(before, len(steps))
-            return line.update(len(steps) - done_before, 0, done_before, note)
+            return line.update(len(steps) - done_before, 0, done_before, progress_note(steps))
 
         watch([])
         with ray_session(s.run.num_cpus):
@@ -59,4 +65,6 @@ def make_checkpoint(ctx: RunContext) -> Summary:
         "tokens": sum(m.num_tokens for m in steps),
         "target_tokens": sum(m.num_targets for m in steps),
         "tokens_per_second": round(tokens_per_second(steps), 1),
+        "data_wait_s": round(sum(m.data_wait_s for m in steps), 3),
+        "peak_memory_gib": round(max(m.peak_memory_gib for m in steps), 3),
     }

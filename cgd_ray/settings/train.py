@@ -24,6 +24,11 @@ class TrainSettings(Section):
             "keep_checkpoints",
             "max_failures",
             "resize_every_s",
+            "prefetch_batches",
+            "data_cache_gib",
+            "trackers",
+            "tracking_project",
+            "peak_tflops",
         }
     )
     """Fields that change speed and memory, and the trained weights by rounding at most."""
@@ -69,6 +74,22 @@ class TrainSettings(Section):
     """Times that Ray Train restarts lost workers by itself."""
     resize_every_s: float = Field(default=60.0, gt=0)
     """With a range of workers: how often those that have room now are counted."""
+    shuffle_window_rows: int = Field(default=65_536, ge=1024)
+    """Packed batches that are shuffled together: whole files of 1,024, drawn at random. All of a
+    smaller data set."""
+    prefetch_batches: int = Field(default=8, ge=1)
+    """Packed batches that a worker makes ready ahead of the step that takes them."""
+    data_cache_gib: float = Field(default=4.0, gt=0)
+    """Most disk that fetched shard files take on a machine, under TMPDIR. A window should fit: 5
+    bytes a token; else files are fetched again and again (`num_fetched` in the metrics)."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where each step's figures go besides `run.root`. TensorBoard's files are kept there too; W&B
+    and MLflow take account and server from their environment variables."""
+    tracking_project: str = "cgd_ray"
+    """The project of W&B, the experiment of MLflow."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """What a worker's device can compute in train.dtype, in 10^12 FLOP/s, for the model FLOPs
+    utilisation (MFU); None: from the GPU's name, and no MFU on a CPU."""
 
     @property
     def min_workers(self) -> int:

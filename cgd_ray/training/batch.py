@@ -1,7 +1,13 @@
-"""Packed batches from the store, and as tensors."""
+"""Packed batches in the store: which file holds which, and one of them as tensors."""
 
+import hashlib
 import io
-from dataclasses import dataclass
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +16,11 @@ import torch
 
 from cgd_ray.examples.packing import positions
 from cgd_ray.records import PackedBatch
-from cgd_ray.shards import read_tables
+from cgd_ray.shards import committed_files
 from cgd_ray.store import Store
+from cgd_ray.training.shard_cache import ShardCache
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,49 +33,128 @@ class BatchTensors:
     target_ids_K: torch.Tensor
     document_lengths: list[int]
 
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on a device."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
-class PackedData:
-    """All packed batches of a data set, as Arrow columns, by index."""
+    def pinned(self) -> Self:
+        """Return the batch in memory that a GPU can fetch while it computes."""
+        return self._mapped(torch.Tensor.pin_memory)
 
-    def __init__(self, table: pa.Table) -> None:
-        table = table.combine_chunks().sort_by("index")
-        # Two attempts may have committed a row: it counts once.
-        first = np.unique(table.column("index").to_numpy(), return_index=True)[1]
-        self._table = table if len(first) == len(table) else table.take(first)
-        masks = self._table.column("loss_mask")
-        self.num_targets = np.array([np.sum(m.values.to_numpy()) for m in masks], dtype=np.int64)
-        self.num_tokens = np.array([len(m) for m in masks], dtype=np.int64)
+    def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        values = (getattr(self, field.name) for field in fields(self))
+        return type(self)(*(change(v) if isinstance(v, torch.Tensor) else v for v in values))
+
+
+@dataclass(frozen=True, slots=True)
+class PackedIndex:
+    """What the commits say of N packed batches, in order of their index: no token is read."""
+
+    files: tuple[str, ...]
+    file_of_N: np.ndarray  # place in `files`
+    row_of_N: np.ndarray  # within the file
+    num_tokens_N: np.ndarray
+    num_targets_N: np.ndarray
+    num_pairs_N: np.ndarray  # see `PackedBatch.num_pairs`
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return len(self.num_tokens_N)
+
+
+class PackedData:
+    """All packed batches of a data set, each read when it is asked for."""
+
+    def __init__(
+        self, index: PackedIndex, table_of: Callable[[str], pa.Table], cache: ShardCache | None
+    ) -> None:
+        self.index = index
+        self.num_targets, self.num_tokens = index.num_targets_N, index.num_tokens_N
+        self._table_of, self._cache = table_of, cache
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def num_fetched(self) -> int:
+        """Files that this process has asked of the store."""
+        return self._cache.num_fetched if self._cache else 0
 
     def example_ids(self, index: int) -> list[str]:
         """Return the ids of the documents in a row."""
-        return self._table.column("example_ids")[index].as_py()
+        table, row = self._place(index)
+        return table.column("example_ids")[row].as_py()
 
-    def tensors(self, index: int, device: torch.device) -> BatchTensors:
+    def tensors(self, index: int, device: torch.device = _CPU) -> BatchTensors:
         """Return one row as tensors."""
-        row = {name: self._table.column(name)[index].values for name in _COLUMNS}
+        table, place = self._place(index)
+        row = {name: table.column(name)[place].values for name in _COLUMNS}
         ids = torch.from_numpy(row["input_ids"].to_numpy().astype(np.int64))
         targets = torch.from_numpy(np.flatnonzero(row["loss_mask"].to_numpy()))
         lengths = row["document_lengths"].to_pylist()
         return BatchTensors(
-            input_ids_1T=ids[None].to(device),
-            position_ids_1T=torch.tensor(positions(lengths))[None].to(device),
-            predict_at_K=(targets - 1).to(device),
-            target_ids_K=ids[targets].to(device),
+            input_ids_1T=ids[None],
+            position_ids_1T=torch.tensor(positions(lengths))[None],
+            predict_at_K=targets - 1,
+            target_ids_K=ids[targets],
             document_lengths=lengths,
-        )
+        ).to(device)
+
+    def close(self) -> None:
+        """Delete what was fetched: training is over."""
+        if self._cache:
+            self._cache.delete()
+
+    def _place(self, index: int) -> tuple[pa.Table, int]:
+        table = self._table_of(self.index.files[self.index.file_of_N[index]])
+        return table, int(self.index.row_of_N[index])
 
 
 _COLUMNS = ("input_ids", "loss_mask", "document_lengths")
 
 
-def load_packed(store: Store, folder: str) -> PackedData:
-    """Read the committed packed batches of a stage."""
-    return PackedData(pa.concat_tables(list(read_tables(store, folder, PackedBatch))))
+def read_index(store: Store, folder: str) -> PackedIndex:
+    """Return where the committed packed batches of a stage are, and how large."""
+    keys: list[str] = []
+    parts: list[np.ndarray] = []
+    for file in committed_files(store, folder, PackedBatch):
+        columns = [file.columns[name] for name in PackedBatch.COMMITTED]
+        rows, number = range(len(file.ids)), [len(keys)] * len(file.ids)
+        indices = [int(key) for key in file.ids]
+        parts.append(np.array([indices, number, rows, *columns], dtype=np.int64))
+        keys.append(file.key)
+    return _index(tuple(keys), np.concatenate(parts, axis=1))
+
+
+def _index(files: tuple[str, ...], table: np.ndarray) -> PackedIndex:
+    # Two attempts may have committed a row: it counts once.
+    first = np.unique(table[0], return_index=True)[1]
+    return PackedIndex(files, *table[1:, first])
+
+
+def load_packed(store: Store, folder: str, cache_gib: float = 4.0) -> PackedData:
+    """Return the committed packed batches of a stage; their files come when a row is asked for.
+
+    Args:
+        store: where they are.
+        folder: the stage's.
+        cache_gib: most of this machine's disk for fetched files, in GiB.
+    """
+    name = hashlib.sha256(f"{store.root}/{folder}".encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"cgd-data-{os.getuid()}" / name
+    cache = ShardCache(store, path, PackedBatch.SCHEMA, cache_gib * 2**30)
+    return PackedData(read_index(store, folder), cache.table, cache)
 
 
 def packed_from_parquet(data: bytes) -> PackedData:
-    """Return the packed batches of one parquet file."""
-    return PackedData(pq.read_table(io.BytesIO(data), schema=PackedBatch.SCHEMA))
+    """Return the packed batches of one parquet file, in memory."""
+    table = pq.read_table(io.BytesIO(data), schema=PackedBatch.SCHEMA)
+    masks, lengths = table["loss_mask"], table["document_lengths"]
+    columns = [
+        table["index"].to_numpy(),
+        np.zeros(len(table), dtype=np.int64),
+        np.arange(len(table)),
+        [len(mask) for mask in masks],
+        [np.sum(mask.values.to_numpy()) for mask in masks],
+        [np.sum(np.square(row.values.to_numpy().astype(np.int64))) for row in lengths],
+    ]
+    return PackedData(_index(("",), np.array(columns, dtype=np.int64)), lambda _: table, None)

@@ -18,12 +18,20 @@ from cgd_ray.training.engine import build_engine, training_device
 from cgd_ray.training.export import export_model
 from cgd_ray.training.finite import require_finite
 from cgd_ray.training.loss import target_loss_sum
-from cgd_ray.training.metrics import MetricsWriter, StepMetrics
-from cgd_ray.training.order import num_steps, rows_of_step, rows_of_worker, step_seed
+from cgd_ray.training.measuring import step_meter
+from cgd_ray.training.order import (
+    num_steps,
+    planned_rows,
+    rows_of_step,
+    rows_of_worker,
+    step_seed,
+)
+from cgd_ray.training.prefetch import BatchStream
 from cgd_ray.training.saving import TrainingStates
 from cgd_ray.training.schedule import learning_rate
 from cgd_ray.training.stopping import Stopped, terminated
 from cgd_ray.training.task import TrainTask
+from cgd_ray.training.tracking import Tracking
 
 
 def train_loop(task: TrainTask, stop_asked: Callable[[], bool] = terminated) -> None:
@@ -41,16 +49,23 @@ def train_loop(task: TrainTask, stop_asked: Callable[[], bool] = terminated) -> 
     train, store = task.train, open_store(task.root)
     rank, world = dist.get_rank(), dist.get_world_size()
     device = training_device(task)
-    data = load_packed(store, task.examples_folder)
+    data = load_packed(store, task.examples_folder, train.data_cache_gib)
     total = num_steps(len(data), train.batches_per_step, train.num_epochs, train.max_steps)
     engine = build_engine(task, device)
-    metrics = MetricsWriter(store, task.folder) if rank == 0 else None
+    meter = step_meter(data.index, engine.module, train, device, world)
+    order = (len(data), train.batches_per_step, task.seed, train.shuffle_window_rows)
 
-    with TrainingStates(engine, store, task) as states:
-        for step in range(states.resume(), total):
+    with (
+        TrainingStates(engine, store, task) as states,
+        Tracking(task, store, active=rank == 0) as tracking,
+        BatchStream(data, device, train.prefetch_batches) as batches,
+    ):
+        steps = range(states.resume(), total)
+        batches.start(planned_rows(steps, *order, rank, world))
+        for step in steps:
             start = time.monotonic()
             torch.manual_seed(step_seed(task.seed, step, rank))
-            rows = rows_of_step(step, len(data), train.batches_per_step, task.seed)
+            rows = rows_of_step(step, *order)
             num_targets = int(data.num_targets[rows].sum())
             rate = learning_rate(step, total, train.learning_rate, train.warmup_ratio)
             for group in engine.optimizer.param_groups:
@@ -58,36 +73,42 @@ def train_loop(task: TrainTask, stop_asked: Callable[[], bool] = terminated) -> 
             loss_sum = torch.zeros((), dtype=torch.float64, device=device)
             row_losses: dict[int, torch.Tensor] = {}
             for row in rows_of_worker(rows, rank, world, train.batches_per_step):
-                loss = target_loss_sum(engine, data.tensors(row or 0, device))
+                loss = target_loss_sum(engine, batches.next())
                 if row is None:
                     loss = loss * 0.0
-                row_losses[row or 0] = loss.detach()
+                row_losses[rows[0] if row is None else row] = loss.detach()
                 loss_sum += loss.detach()
                 # DeepSpeed averages over workers; the mean over the step's targets is our loss.
                 engine.backward(loss * (world / num_targets), scale_wrt_gas=False)
                 engine.step()
             stops = loss_sum.new_tensor(stop_asked() or states.failed)
-            sums = torch.stack([loss_sum, stops])
+            sums = torch.stack([loss_sum, stops, *loss_sum.new_tensor(batches.take_costs())])
             dist.all_reduce(sums)
-            step_loss, must_stop = sums[0].item() / num_targets, sums[1].item() > 0
+            loss_total, num_stops, waited_s, num_fetched = sums.tolist()
+            step_loss, must_stop = loss_total / num_targets, num_stops > 0
             norm = float(engine.get_global_grad_norm() or 0.0)
             require_finite(step + 1, step_loss, norm, row_losses, data.example_ids)
-            if metrics:
-                tokens = int(data.num_tokens[rows].sum())
-                seconds = time.monotonic() - start
-                metrics.add(
-                    StepMetrics(step + 1, step_loss, rate, norm, num_targets, tokens, seconds)
+            tracking.add(
+                meter.measure(
+                    rows,
+                    step=step + 1,
+                    loss=step_loss,
+                    learning_rate=rate,
+                    grad_norm=norm,
+                    seconds=time.monotonic() - start,
+                    data_wait_s=waited_s / world,
+                    num_fetched=int(num_fetched),
                 )
+            )
             if must_stop or states.due(step + 1, total):
-                if metrics:
-                    metrics.flush()
+                tracking.flush()
                 states.save(step + 1)
             if must_stop:
                 states.finish()
                 raise Stopped(f"after step {step + 1} of {total}")
 
         states.finish()
-        if metrics:
-            metrics.flush()
+        tracking.flush()
         export_model(engine, store, task)
         states.delete()
+    data.close()

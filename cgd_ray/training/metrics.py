@@ -21,6 +21,11 @@ class StepMetrics:
     num_targets: int
     num_tokens: int
     seconds: float
+    padding_share: float = 0.0  # places that hold no token, were all rows as long as the longest
+    data_wait_s: float = 0.0  # seconds in which a worker waited for data, their mean
+    num_fetched: int = 0  # shard files asked of the store
+    mfu: float | None = None  # model FLOPs utilisation; None: the device's peak is not known
+    peak_memory_gib: float = 0.0  # of rank 0 so far: its GPU's, on a CPU its process's
 
 
 class MetricsWriter:
@@ -71,6 +76,17 @@ class MetricsReader:
 def read_metrics(store: Store, stage_folder: str) -> list[StepMetrics]:
     """Return the steps of a run in order; of a step that was run twice, the later."""
     return MetricsReader(store, stage_folder).read()
+
+
+def progress_note(steps: Sequence[StepMetrics]) -> str:
+    """Return what a progress line says of a run that has taken steps."""
+    last, seconds = steps[-1], sum(m.seconds for m in steps) or 1.0
+    targets = sum(m.num_targets for m in steps) / seconds
+    note = f"loss {last.loss:.3f}  {tokens_per_second(steps):.0f} tokens/s, {targets:.0f} targets/s"
+    if last.mfu is not None:
+        note += f"  MFU {last.mfu:.1%}"
+    waiting = sum(m.data_wait_s for m in steps) / seconds
+    return f"{note}  waits for data {waiting:.0%}" if waiting >= 0.01 else note
 
 
 def tokens_per_second(steps: Sequence[StepMetrics]) -> float:
