@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from cgd_ray.store import LocalStore
 from cgd_ray.training.checkpoint import list_checkpoints
@@ -30,9 +29,8 @@ def s3_world(tmp_path_factory) -> Iterator[World]:
         yield make_world(fire.direct("training"), f"{BUCKET}/training", folder)
 
 
-@pytest.mark.parametrize("seed", [2, 3])
-def test_killed_workers_change_nothing(s3_world: World, seed: int) -> None:
-    report = train_fire.kill_workers(s3_world, seed)
+def test_killed_workers_change_nothing(s3_world: World) -> None:
+    report = train_fire.kill_workers(s3_world, seed=3)
     assert report.difference == NONE, report
     assert report.num_left == 0
 
@@ -53,7 +51,7 @@ def test_any_number_of_workers_goes_on_at_any_stage(world: World) -> None:
 
 
 def test_bfloat16_goes_on_exactly(world: World) -> None:
-    for stage in (0, 1, 3):
+    for stage in (0, 3):
         settings = {"dtype": "bfloat16", "zero_stage": stage, "num_workers": 2}
         whole, parts = f"bf16-{stage}", f"bf16-parts-{stage}"
         run_workers(world.task(whole, **settings))
@@ -144,23 +142,6 @@ def test_ctrl_c_and_a_killed_rank_on_ray_cost_nothing(world: World, tmp_path: Pa
 
 
 def test_a_lost_node_costs_a_worker_and_no_training(world: World, tmp_path: Path) -> None:
-    settings = {"zero_stage": 2, "num_epochs": 60, "checkpoint_every_steps": 4}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    try:
-        members = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        task = world.task("elastic", num_workers=[1, 2], **settings)
-        driver = train_fire.start_driver(tmp_path, task, RAY_ADDRESS=str(cluster.address))
-        train_fire.wait_for_state(world, task, 8, driver)
-        assert list_checkpoints(world.store, "elastic")[0].num_workers == 2
-        cluster.remove_node(members[0], allow_graceful=False)
-        train_fire.wait_until(lambda: newest_workers(world, "elastic") == 1, driver)
-        driver.ends(0)
-    finally:
-        cluster.shutdown()
-    if not world.losses("calm"):
-        run_workers(world.task("calm", num_workers=2, **settings))
-    assert world.differ("elastic", "calm").loss <= 1e-4  # 120 steps add up rounding
-
-
-def newest_workers(world: World, folder: str) -> int:
-    return next((c.num_workers for c in list_checkpoints(world.store, folder)), 0)
+    report = train_fire.lose_and_add_nodes(world, "elastic", tmp_path, changes=("lose",))
+    assert report.num_workers == (2, 1)
+    assert report.loss_difference <= 1e-4, "360 steps add up rounding"
