@@ -20,7 +20,17 @@ def hardware() -> tuple[str, str]:
     amx = ", AMX bf16" if "amx_bf16" in flags else ""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     count = os.cpu_count() or 1
-    return f"{count}cpu", f"{count} x {cpu}{amx}, {memory:.0f} GiB, {platform.machine()}, no GPU"
+    gpus = _gpus()
+    name = f"{len(gpus)}gpu" if gpus else f"{count}cpu"
+    more = f"{len(gpus)} x {gpus[0]}" if gpus else "no GPU"
+    return name, f"{count} x {cpu}{amx}, {memory:.0f} GiB, {platform.machine()}, {more}"
+
+
+def _gpus() -> list[str]:
+    """Return the models of the NVIDIA GPUs that the kernel's driver knows."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
 
 
 def write_result(

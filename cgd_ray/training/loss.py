@@ -12,8 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cgd_ray.training.batch import BatchTensors
-
-CHUNK_VALUES = 2**26  # logits at once, places x vocabulary: 0.4 GB in bfloat16 and float32
+from cgd_ray.training.memory import CHUNK_VALUES
 
 # How families change their logits after the head, by the names in their configurations.
 _AFTER_THE_HEAD = (
