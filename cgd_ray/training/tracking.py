@@ -112,7 +112,9 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
 
             # A resumed run repeats steps: TensorBoard drops what an earlier file says of them.
-            self._writer = SummaryWriter(self._folder.name, purge_step=step)
+            # The suffix keeps the files of two starts in one second apart.
+            suffix = f".{time.time_ns()}"
+            self._writer = SummaryWriter(self._folder.name, purge_step=step, filename_suffix=suffix)
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         if time.monotonic() - self._uploaded >= _UPLOAD_EVERY_S:
@@ -127,18 +129,21 @@ class TensorBoard:
 
     def _upload(self) -> None:
         self._writer.flush()
-        for path in Path(self._folder.name).iterdir():
-            self._store.upload(path, f"{self._prefix}/{path.name}")
+        _upload_tree(self._store, Path(self._folder.name), self._prefix)
         self._uploaded = time.monotonic()
 
 
 class WandB:
-    """A run of Weights & Biases, resumed by name; account and mode as `WANDB_*` say."""
+    """A run of Weights & Biases, resumed by name; account and mode as `WANDB_*` say.
 
-    def __init__(self, task: TrainTask, _store: Store) -> None:
+    With `WANDB_MODE=offline` its files go to `<stage>/wandb`, for `wandb sync`.
+    """
+
+    def __init__(self, task: TrainTask, store: Store) -> None:
         import wandb
 
         name = run_name(task)
+        self._store, self._prefix = store, f"{task.folder}/wandb"
         self._folder = tempfile.TemporaryDirectory(prefix="cgd-wandb-")
         self._run: Any = wandb.init(
             project=task.train.tracking_project,
@@ -156,6 +161,9 @@ class WandB:
     def close(self) -> None:
         """Hand over what is left."""
         self._run.finish()
+        for folder in Path(self._folder.name).glob("wandb/offline-run-*"):
+            _upload_tree(self._store, folder, f"{self._prefix}/{folder.name}")
+        self._folder.cleanup()
 
 
 class MLflow:
@@ -171,8 +179,9 @@ class MLflow:
         earlier = client.search_runs([number], f"attributes.run_name = '{name}'", max_results=1)
         run = earlier[0] if earlier else client.create_run(number, run_name=name)
         self._client, self._id = client, run.info.run_id
-        for setting, value in task.train.model_dump(mode="json").items():
-            client.log_param(self._id, setting, value)
+        if not earlier:  # parameters cannot be changed
+            for setting, value in task.train.model_dump(mode="json").items():
+                client.log_param(self._id, setting, value)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Take one step's figures by name."""
@@ -185,6 +194,11 @@ class MLflow:
     def close(self) -> None:
         """Hand over what is left."""
         self._client.set_terminated(self._id)
+
+
+def _upload_tree(store: Store, folder: Path, prefix: str) -> None:
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        store.upload(path, f"{prefix}/{path.relative_to(folder).as_posix()}")
 
 
 def run_name(task: TrainTask) -> str:
