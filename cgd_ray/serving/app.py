@@ -20,6 +20,7 @@ from cgd_ray.serving.bounds import ROUTES, Limits
 from cgd_ray.serving.gateway import Policy
 from cgd_ray.serving.ingress import ingress_class
 from cgd_ray.serving.models import ServedModel, served_models
+from cgd_ray.serving.playground import playground_pages
 from cgd_ray.settings import Settings, load
 from cgd_ray.student import student_source
 
@@ -66,10 +67,11 @@ def make_policy(settings: Settings) -> Policy:
         max_choices=s.max_choices,
         structured_outputs=s.structured_outputs,
     )
+    pages = playground_pages() if s.playground else {}
     return Policy(
         limits=limits,
-        routes=ROUTES,
-        pages={},
+        routes={**ROUTES, **dict.fromkeys(pages, "GET")},
+        pages=pages,
         max_in_flight=s.max_in_flight,
         retry_after_s=s.retry_after_s,
         request_timeout_s=s.request_timeout_s,
