@@ -59,6 +59,9 @@ def fetch_pieces(
     """Return the saved values of a worker's pieces, in memory, and what is wrong with them.
 
     Only files that hold a part of them are fetched, one at a time.
+
+    Raises:
+        UserError: the store does not answer, or the local disk is full.
     """
     staged = [Piece(p.name, p.start, {k: torch.empty(p.length) for k in p.tensors}) for p in mine]
     by_name: dict[str, list[Piece]] = {}
@@ -72,7 +75,13 @@ def fetch_pieces(
                 _overlap(piece, *at) for at in file.pieces for piece in by_name.get(at[0], ())
             ):
                 continue
-            wrong = fetch_file(store, checkpoint, file, path)
+            try:
+                wrong = fetch_file(store, checkpoint, file, path)
+            except OSError as error:
+                raise UserError(
+                    f"{checkpoint.folder} cannot be fetched ({error}): make room in "
+                    f"{tempfile.gettempdir()} or set TMPDIR"
+                ) from error
             if wrong:
                 return staged, wrong
             for key, values in load_file(path).items():
