@@ -81,6 +81,21 @@ def truth_key(gold: str) -> str:
     return _truth(match) if match else plain(gold).lower()
 
 
+def is_choice(gold: str) -> bool:
+    """Return whether a gold answer is the letter of an option, with or without brackets."""
+    return bool(re.fullmatch(r"[A-Z]|[(\[][A-Za-z][)\]]", plain(clean(gold)).strip()))
+
+
+def is_truth(gold: str) -> bool:
+    """Return whether a gold answer is true, false, yes or no."""
+    return bool(_TRUTH.fullmatch(plain(gold)))
+
+
+def is_number(gold: str) -> bool:
+    """Return whether a gold answer is a plain number."""
+    return bool(re.fullmatch(r"-?[\d,]*\.?\d+(?:/\d+)?", gold.strip()))
+
+
 def _choice_in(text: str) -> str | None:
     text = text.strip("* ")
     if several := _OPTIONS.fullmatch(text):

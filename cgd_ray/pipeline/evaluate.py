@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 from cgd_ray.errors import UserError
 from cgd_ray.evaluation.grader_pool import GraderPool
+from cgd_ray.evaluation.paired import compare_paired, describe
 from cgd_ray.evaluation.runner import Question, answer_questions, score_answers
-from cgd_ray.evaluation.statistics import accuracy_interval, compare_paired, describe
+from cgd_ray.evaluation.statistics import mean_interval
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.models import trained_model
 from cgd_ray.pipeline.prompts import read_prompts
@@ -96,7 +97,7 @@ async def _ask(
 
 def _compare(ctx: RunContext, scores: dict[str, Score]) -> Summary:
     verdicts = {
-        model: {s.prompt_id: s.correct for s in scores.values() if s.model == model}
+        model: {s.prompt_id: [s.correct] for s in scores.values() if s.model == model}
         for model in (BASE, STUDENT)
     }
     comparison = compare_paired(
@@ -107,7 +108,7 @@ def _compare(ctx: RunContext, scores: dict[str, Score]) -> Summary:
     )
     summary: Summary = {}
     for model, correct in verdicts.items():
-        interval = accuracy_interval(list(correct.values()))
+        interval = mean_interval(correct)
         tokens = sum(s.num_tokens for s in scores.values() if s.model == model)
         summary[model] = {
             "accuracy": interval.mean,
