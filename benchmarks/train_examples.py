@@ -14,7 +14,7 @@ from cgd_ray.records import Critique, Draft, Example, Prompt, Refinement
 from cgd_ray.tutor.arithmetic import Step, solve
 from cgd_ray.tutor.feedback import write_critique, write_refinement
 
-_TERMS = (3, 11)
+_TERMS = (5, 12)
 _DIGITS = (1, 3)
 
 
