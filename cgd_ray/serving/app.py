@@ -3,9 +3,11 @@
 Nothing of a critique is here: a request's messages go to the engine as they come.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
 from ray.llm._internal.serve.core.configs.openai_api_models import to_model_metadata
 from ray.serve import Application
@@ -15,10 +17,11 @@ from ray.serve.llm.ingress import OpenAiIngress
 from cgd_ray.pipeline.context import open_context
 from cgd_ray.pipeline.models import last_fetched, trained_model
 from cgd_ray.runtime import use_gpu
-from cgd_ray.sampling.engine import engine_bundle, engine_environment, engine_kwargs
+from cgd_ray.sampling.engine import engine_bundle, engine_environment
 from cgd_ray.serving.bounds import ROUTES, Limits
+from cgd_ray.serving.engine import GPU_GIB, Hardware, choose_engine, model_facts
 from cgd_ray.serving.gateway import Policy
-from cgd_ray.serving.ingress import ingress_class
+from cgd_ray.serving.ingress import ADAPTERS, EngineServer, ingress_class
 from cgd_ray.serving.models import ServedModel, served_models
 from cgd_ray.serving.playground import playground_pages
 from cgd_ray.settings import Settings, load
@@ -45,16 +48,26 @@ def build(args: dict[str, Any]) -> Application:
     return build_application(settings, models)
 
 
-def build_application(settings: Settings, models: list[ServedModel]) -> Application:
-    """Return the Serve application for these models."""
-    on_gpu = use_gpu(settings.serve.accelerator)
-    configs = [_llm_config(settings, model, on_gpu=on_gpu) for model in models]
+def build_application(
+    settings: Settings, models: list[ServedModel], tell: Callable[[str], None] = print
+) -> Application:
+    """Return the Serve application for these models.
+
+    Args:
+        settings: of the run.
+        models: what is served.
+        tell: takes a line for each choice that is made for an engine.
+    """
+    hardware = _hardware(settings)
+    configs = {model.id: _llm_config(settings, model, hardware, tell) for model in models}
     ingress = ingress_class(make_policy(settings), settings.serve.cors_origins)
-    options = OpenAiIngress.get_deployment_options(configs)
+    options = OpenAiIngress.get_deployment_options(list(configs.values()))
     options["graceful_shutdown_timeout_s"] = settings.serve.drain_s
+    engines = {name: build_llm_deployment(config) for name, config in configs.items()}
+    names = [(name, model.id) for model in models for name in model.ids]
     return serve.deployment(ingress, **options).bind(
-        llm_deployments={config.model_id: build_llm_deployment(config) for config in configs},
-        model_cards={c.model_id: to_model_metadata(c.model_id, c) for c in configs},
+        llm_deployments={name: engines[engine] for name, engine in names},
+        model_cards={name: to_model_metadata(name, configs[engine]) for name, engine in names},
     )
 
 
@@ -81,11 +94,26 @@ def make_policy(settings: Settings) -> Policy:
     )
 
 
-def _llm_config(settings: Settings, model: ServedModel, *, on_gpu: bool) -> LLMConfig:
+def _hardware(settings: Settings) -> Hardware:
+    on_gpu = use_gpu(settings.serve.accelerator)
+    kinds = [name.partition(":")[2] for name in ray.cluster_resources() if "accelerator" in name]
+    sizes = [GPU_GIB.get(kind) for kind in kinds]
+    known = [size for size in sizes if size is not None]
+    # On a mixed cluster an engine may land on the smallest.
+    return Hardware(on_gpu, min(known) if known and len(known) == len(sizes) else None)
+
+
+def _llm_config(
+    settings: Settings, model: ServedModel, hardware: Hardware, tell: Callable[[str], None]
+) -> LLMConfig:
     s = settings.serve
-    engine = engine_kwargs(settings.sampling, settings.student, on_gpu=on_gpu)
+    choice = choose_engine(model, model_facts(model.source), hardware, settings)
+    for line in choice.lines:
+        tell(line)
+    parallel = {"tensor_parallel_size": choice.kwargs["tensor_parallel_size"]}
     return LLMConfig(
         model_loading_config={"model_id": model.id, "model_source": model.source},
+        server_cls=EngineServer,
         deployment_config={
             "autoscaling_config": {
                 "min_replicas": s.min_replicas,
@@ -94,8 +122,11 @@ def _llm_config(settings: Settings, model: ServedModel, *, on_gpu: bool) -> LLMC
             },
             "graceful_shutdown_timeout_s": s.drain_s,
         },
-        engine_kwargs={**engine, "load_format": "safetensors"},
-        placement_group_config=engine_bundle(settings.sampling, on_gpu=on_gpu),
-        runtime_env={"env_vars": engine_environment(s.kv_cache_gib, on_gpu=on_gpu)},
-        log_engine_metrics=on_gpu,
+        engine_kwargs=choice.kwargs,
+        experimental_configs={ADAPTERS: [(one.id, one.source) for one in model.adapters]},
+        placement_group_config=engine_bundle(
+            settings.sampling.model_copy(update=parallel), on_gpu=hardware.on_gpu
+        ),
+        runtime_env={"env_vars": engine_environment(s.kv_cache_gib, on_gpu=hardware.on_gpu)},
+        log_engine_metrics=hardware.on_gpu,
     )

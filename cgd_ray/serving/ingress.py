@@ -1,4 +1,4 @@
-"""Ray Serve LLM's OpenAI routes behind our gateway, and their errors as OpenAI's clients read them.
+"""Ray Serve LLM's routes behind our gateway, errors as OpenAI's clients read them, and engines.
 
 Ray's own ingress application answers any origin (CORS `*`), has nine routes and no gateway.
 """
@@ -9,9 +9,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.configs.openai_api_models import OpenAIHTTPException
 from ray.llm._internal.serve.utils.server_utils import get_response_for_error
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 from starlette.exceptions import HTTPException
@@ -21,6 +23,7 @@ from cgd_ray.serving.bounds import CHAT, COMPLETIONS, MODELS, Refusal
 from cgd_ray.serving.gateway import Gateway, Policy
 from cgd_ray.serving.metrics import GatewayMeter
 
+ADAPTERS = "cgd_adapters"  # key of an LLMConfig's experimental_configs: (id, folder) pairs
 _ENGINE_GONE = (ActorDiedError, ActorUnavailableError)
 
 
@@ -34,6 +37,23 @@ class Ingress(OpenAiIngress):
     async def completions(self, body: CompletionRequest, request: Request) -> Response:
         """Complete a text."""
         return await _twice(lambda: OpenAiIngress.completions(self, body, request))
+
+
+class EngineServer(LLMServer):
+    """An engine that loads its LoRA students when it starts.
+
+    Ray's own multiplexing takes adapters from a bucket, under a name that the client chooses: a
+    client could name any of its paths.
+    """
+
+    async def start(self) -> None:
+        """Start the engine and load the adapters of its config."""
+        await super().start()
+        for number, (name, folder) in enumerate(self._llm_config.experimental_configs[ADAPTERS], 1):
+            adapter = DiskMultiplexConfig(
+                model_id=name, max_total_tokens=None, local_path=folder, lora_assigned_int_id=number
+            )
+            await self.engine.resolve_lora(adapter)
 
 
 def ingress_class(policy: Policy, cors_origins: tuple[str, ...]) -> type:

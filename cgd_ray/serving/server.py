@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import serve
 
+from cgd_ray.noise import say
 from cgd_ray.processes import require_free_port
 from cgd_ray.serving.app import build_application
 from cgd_ray.serving.exposure import require_guard
@@ -27,7 +28,8 @@ def served(
     Args:
         settings: of the run.
         models: what is served.
-        private: to this process only: on a loopback address, without TLS.
+        private: to this process only: on a loopback address, without TLS; what is chosen for the
+            engines goes to the log alone.
 
     Raises:
         UserError: the port is taken, or others can reach it and no API key is set.
@@ -40,9 +42,11 @@ def served(
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options=_http_options(settings.serve))
     try:
-        serve.run(build_application(settings, models), name=_NAME, route_prefix="/")
+        application = build_application(settings, models, print if private else say)
+        serve.run(application, name=_NAME, route_prefix="/")
         yield address(settings.serve)
     finally:
+        serve.delete(_NAME)  # waits for answers under way; shutdown alone cuts them off
         serve.shutdown()
 
 

@@ -44,11 +44,11 @@ class ServeSettings(Section):
     """Requests under way or waiting at once; more get 429."""
     retry_after_s: int = Field(default=1, ge=1)
     """What a refused client is told to wait, in seconds."""
-    request_timeout_s: float = Field(default=300.0, gt=0)
+    request_timeout_s: float = Field(default=300.0, gt=0, le=600)
     """Limit on one answer; then the engine drops the request and the client gets 504."""
     body_timeout_s: float = Field(default=30.0, gt=0)
     """Limit on receiving a request's body; slower clients get 408."""
-    drain_s: float = Field(default=30.0, ge=0)
+    drain_s: float = Field(default=30.0, ge=0, le=50)
     """Time that answers under way are given when an engine or the server is stopped."""
     structured_outputs: bool = False
     """Accept tools and JSON schemas: they make the engine compile a grammar of the client's."""
