@@ -13,6 +13,7 @@ from cgd_ray.training.deepspeed_config import deepspeed_config
 from cgd_ray.training.liger import apply_liger
 from cgd_ray.training.lora import add_adapters
 from cgd_ray.training.task import TrainTask
+from cgd_ray.training.update import update_in_parts
 
 
 def training_device(task: TrainTask) -> torch.device:
@@ -50,4 +51,6 @@ def build_engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 
     engine, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
     if task.train.zero_stage == 0 and dist.get_world_size() == 1:
         engine.enable_backward_allreduce = False  # it would copy all gradients to reduce nothing
+    if task.train.zero_stage == 0 and task.train.dtype == "bfloat16":
+        update_in_parts(engine.optimizer)
     return engine

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cgd_ray.settings import TrainSettings
+
 CHUNK_VALUES = 2**26  # logits at once, places x vocabulary: 0.4 GB in bfloat16 and float32
+UPDATED_VALUES = 2**24  # that stage 0 updates at once: 64 MiB of float32 gradients, or one weight
 
 _FLOAT32 = 4  # bytes
 _REDUCE_BUCKET = 500_000_000  # values; DeepSpeed's `reduce_bucket_size`
@@ -40,6 +43,16 @@ class ModelShape:
         tables = self.vocabulary * self.hidden_size * (1 if self.tied_embeddings else 2)
         return self.num_layers * layer + tables + self.hidden_size
 
+    def num_adapter_parameters(self, rank: int) -> int:
+        """Return the weights of LoRA adapters on all linear layers but the head."""
+        queries, keys = self.num_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        attention = 2 * (self.hidden_size + queries) + 2 * (self.hidden_size + keys)
+        feed_forward = 3 * (self.hidden_size + self.intermediate_size)
+        return self.num_layers * rank * (attention + feed_forward)
+
+
+EMBEDDED_SHAPE = ModelShape(30, 576, 1536, 9, 3, 64, 49_152, tied_embeddings=True)  # SmolLM2-135M
+
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
@@ -54,6 +67,26 @@ class MemorySettings:
     num_trainable: int | None = None  # parameters with adapters; None: all
     offload_optimizer: bool = False  # to the host's memory
     offload_parameters: bool = False
+
+
+def memory_settings(train: TrainSettings, shape: ModelShape, tokens_a_row: int) -> MemorySettings:
+    """Return what decides the memory, with the fewest workers that training may have.
+
+    Args:
+        train: the settings.
+        shape: of the student.
+        tokens_a_row: `packing.sequence_length`.
+    """
+    return MemorySettings(
+        zero_stage=train.zero_stage,
+        num_workers=train.min_workers,
+        tokens_a_row=tokens_a_row,
+        bytes_a_value=2 if train.dtype == "bfloat16" else 4,
+        gradient_checkpointing=train.gradient_checkpointing,
+        num_trainable=shape.num_adapter_parameters(train.lora.rank) if train.lora.rank else None,
+        offload_optimizer=train.offload_optimizer,
+        offload_parameters=train.offload_parameters,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +129,8 @@ def estimate_memory(shape: ModelShape, settings: MemorySettings) -> MemoryEstima
     # Stage 0 trains float32 weights in place; all else has a float32 copy of what it updates.
     in_place = width == _FLOAT32 and stage == 0
     gradients = trained * width / of_gradients
-    at_once = min(trained / of_optimizer, _SUB_GROUP if stage == 3 else trained)
+    parts = {0: max(UPDATED_VALUES, shape.vocabulary * shape.hidden_size), 3: _SUB_GROUP}
+    at_once = min(trained / of_optimizer, parts.get(stage, trained))
     copies = 0 if in_place else at_once * _FLOAT32
     on_device = 0 if s.offload_optimizer else 1
     return MemoryEstimate(

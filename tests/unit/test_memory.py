@@ -7,17 +7,21 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from cgd_ray.settings import LoraSettings, TrainSettings
 from cgd_ray.training.attention import DOCUMENT_ATTENTION, register
 from cgd_ray.training.batch import BatchTensors
+from cgd_ray.training.lora import add_adapters
 from cgd_ray.training.loss import target_loss_sum
 from cgd_ray.training.memory import (
     CHUNK_VALUES,
+    EMBEDDED_SHAPE,
     MemorySettings,
     ModelShape,
     activation_bytes,
     estimate_memory,
     layer_bytes_a_token,
     logit_bytes,
+    memory_settings,
     model_shape,
 )
 
@@ -39,9 +43,9 @@ SMALL: dict[str, Any] = {
 
 
 def test_parameters_are_those_of_the_published_models() -> None:
-    """Llama 3.2 1B, 3.1 8B and 3.1 70B."""
-    counts = [shape.num_parameters for shape in SHAPES.values()]
-    assert counts == [1_235_814_400, 8_030_261_248, 70_553_706_496]
+    """SmolLM2-135M, Llama 3.2 1B, 3.1 8B and 3.1 70B."""
+    counts = [shape.num_parameters for shape in (EMBEDDED_SHAPE, *SHAPES.values())]
+    assert counts == [134_515_008, 1_235_814_400, 8_030_261_248, 70_553_706_496]
 
 
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
@@ -120,6 +124,20 @@ def test_adapters_shrink_all_but_the_weights() -> None:
     assert adapters.peak < whole.peak / 3
 
 
+def test_adapters_are_counted_as_peft_makes_them() -> None:
+    model = LlamaForCausalLM(LlamaConfig(**SMALL))
+    add_adapters(model, LoraSettings(rank=4), 1)
+    found = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert found == model_shape(SMALL).num_adapter_parameters(4)
+
+
+def test_settings_become_those_of_the_formula() -> None:
+    train = TrainSettings(num_workers=(2, 4), batches_per_step=4, zero_stage=2, dtype="float32")
+    assert memory_settings(train, EMBEDDED_SHAPE, 512) == MemorySettings(2, 2, 512, bytes_a_value=4)
+    adapters = TrainSettings(lora=LoraSettings(rank=8))
+    assert memory_settings(adapters, EMBEDDED_SHAPE, 512).num_trainable == 2_442_240
+
+
 def test_offload_leaves_weights_and_activations() -> None:
     shape = SHAPES["8B"]
     found = estimate_memory(shape, MemorySettings(3, 8, 4096, offload_optimizer=True))
@@ -132,6 +150,7 @@ def rows_of_docs() -> list[str]:
     rows: list[str] = []
     for name, stage, workers, checkpointing in [
         ("1B", 0, 1, False),
+        ("1B", 1, 2, True),
         ("1B", 1, 8, False),
         ("8B", 0, 1, True),
         ("8B", 2, 8, True),
