@@ -20,6 +20,7 @@ from cgd_ray.runtime import use_gpu
 from cgd_ray.sampling.engine import engine_bundle, engine_environment
 from cgd_ray.serving.bounds import ROUTES, Limits
 from cgd_ray.serving.engine import GPU_GIB, Hardware, choose_engine, model_facts
+from cgd_ray.serving.exposure import require_guard
 from cgd_ray.serving.gateway import Policy
 from cgd_ray.serving.ingress import ADAPTERS, EngineServer, ingress_class
 from cgd_ray.serving.models import ServedModel, served_models
@@ -32,9 +33,10 @@ def build(args: dict[str, Any]) -> Application:
     """Build the application from a Serve config file; `args.run` names the run's TOML file.
 
     Raises:
-        UserError: the run has no trained student yet.
+        UserError: the run has no trained student yet, or others could ask it without a key.
     """
     settings = load(args["run"], args.get("overrides", ()))
+    require_guard(settings.serve)
     work_dir = Path(settings.run.work_dir)
 
     def student() -> Path:

@@ -1,6 +1,7 @@
 """What a request to the served address may be: pure functions from its parts to a refusal."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,12 @@ _REFUSED_HEADERS = (
     "x-request-disconnect-disabled",
     "serve_multiplexed_model_id",
 )
+# What the application behind the gateway is shown. Not the key, which its logs must not have, and
+# nothing that chooses an engine's replica or rank.
+FORWARDED_HEADERS = frozenset(
+    ("host", "content-type", "content-length", "accept", "x-request-id", "traceparent")
+)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,8 @@ def check_headers(headers: Mapping[str, str], limits: Limits) -> Refusal | None:
     for name in _REFUSED_HEADERS:
         if name in headers:
             return Refusal(400, f"the header {name} is not accepted here", "invalid_header")
+    if not _REQUEST_ID.fullmatch(headers.get("x-request-id", "none")):
+        return Refusal(400, "x-request-id is no id of up to 128 characters", "invalid_header")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         return Refusal(415, "send application/json", "unsupported_media_type")

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cgd_ray.serving.api_keys import KeySource
 from cgd_ray.serving.bounds import (
+    FORWARDED_HEADERS,
     HEALTH,
     Limits,
     Refusal,
@@ -97,7 +98,6 @@ class Gateway:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         path, policy = scope["path"], self._policy
-        # Header names are unique after this; of a repeated one the last counts, as it does below.
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         refusal = check_route(scope["method"], path, policy.routes)
         if refusal is None and path in policy.pages:
@@ -160,7 +160,7 @@ class Gateway:
                 return
         try:
             async with asyncio.timeout(policy.request_timeout_s):
-                await self._app(scope, _replayed(body, receive), answer.send)
+                await self._app(_shown(scope), _replayed(body, receive), answer.send)
         except TimeoutError:
             await answer.refuse(
                 Refusal(
@@ -242,6 +242,12 @@ async def _read_body(receive: Receive, policy: Policy) -> bytes | Refusal:
             f"the request's body took over {policy.body_timeout_s:g} s (serve.body_timeout_s)",
             "timeout",
         )
+
+
+def _shown(scope: Scope) -> Scope:
+    """Return the request as the application sees it: without the key."""
+    headers = [pair for pair in scope["headers"] if pair[0].decode("latin-1") in FORWARDED_HEADERS]
+    return {**scope, "headers": headers}
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

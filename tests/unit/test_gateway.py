@@ -36,6 +36,7 @@ class Seen:
     bodies: list[bytes] = field(default_factory=list)
     most_in_flight: int = 0
     finished: list[tuple[str, int]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
     cancelled: int = 0
 
     def started(self, num_in_flight: int) -> None:
@@ -71,6 +72,7 @@ def application(seen: Seen, *, hold: Callable[[], Any] | None = None, stream: bo
     """Return an application that reads the body, waits, and answers `ok`."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.headers = {k.decode(): v.decode() for k, v in scope["headers"]}
         if scope["method"] == "POST":
             seen.bodies.append((await receive())["body"])
         kind = b"text/event-stream; charset=utf-8" if stream else b"application/json"
@@ -186,6 +188,17 @@ def test_every_path_but_health_and_the_page_wants_a_key(keys: str) -> None:
 )
 def test_without_keys_this_machine_alone_is_served(client: str, host: str, status: int) -> None:
     assert asyncio.run(ask(gateway_of(Seen()), client=client, host=host)).status == status
+
+
+def test_the_key_goes_no_further_than_the_gateway(keys: str) -> None:
+    seen = Seen()
+    headers = {"x-session-id": "s", "x-data-parallel-rank": "1", "x-request-id": "r-1"}
+    asyncio.run(ask(gateway_of(seen, api_keys_file=keys), key=KEY, **headers))
+    assert seen.headers == {
+        "host": "localhost:8000",
+        "content-type": "application/json",
+        "x-request-id": "r-1",
+    }
 
 
 def test_unusable_keys_end_the_start(tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ def test_only_listed_routes_answer(method: str, path: str, status: int | None) -
         ({**JSON, "x-request-timeout-seconds": "0"}, 400),
         ({**JSON, "x-request-disconnect-disabled": "?1"}, 400),
         ({**JSON, "serve_multiplexed_model_id": "x"}, 400),
+        ({**JSON, "x-request-id": "3f2504e0-4f89-11d3:9a.0c_1"}, None),
+        ({**JSON, "x-request-id": "a b"}, 400),
+        ({**JSON, "x-request-id": "x" * 129}, 400),
     ],
 )
 def test_headers_say_enough_to_refuse(headers: dict[str, str], status: int | None) -> None:
