@@ -1,8 +1,8 @@
 """Training states of a running engine: copied at a step, uploaded while training goes on.
 
-Each worker uploads its pieces in a thread; the threads then agree, over a process group of their
-own, that all of them are done, and the first commits the manifest. The loop pays for the copy, and
-waits only where the upload before has not ended.
+In each worker a thread hands the pieces to a process that uploads them; the threads then agree,
+over a process group of their own, that all are done, and the first commits the manifest. The loop
+pays for the copy, and waits only where the upload before has not ended.
 """
 
 import tempfile
@@ -24,6 +24,7 @@ from cgd_ray.training import pieces as held
 from cgd_ray.training.pieces import Piece
 from cgd_ray.training.state_files import fetch_pieces, upload_pieces
 from cgd_ray.training.task import TrainTask
+from cgd_ray.training.uploader import Uploader
 
 _UPLOAD_LIMIT = timedelta(hours=6)  # that workers wait for the slowest
 _PATIENCE_S = 10.0  # for an upload under way when training fails
@@ -44,6 +45,7 @@ class TrainingStates:
         self._made_with = made_with(task)
         self._group = dist.new_group(backend="gloo", timeout=_UPLOAD_LIMIT)
         self._attempt: str = self._from_first(uuid.uuid4().hex[:8])
+        self._uploader: Uploader | None = None
         self._damaged: list[str] = []
         self._thread: threading.Thread | None = None
         self._abandoned = threading.Event()
@@ -57,6 +59,8 @@ class TrainingStates:
         if self._thread:
             self._thread.join(_PATIENCE_S)
         self._abandoned.set()
+        if self._uploader:
+            self._uploader.close()
 
     @property
     def failed(self) -> bool:
@@ -78,8 +82,12 @@ class TrainingStates:
         copies = [piece.copy() for piece in held.pieces_to_save(self._engine)]
         snapshot = _Snapshot(step, held.optimizer_step(self._engine), copies)
         self._outcome = None
+        self._uploader = self._uploader or Uploader(self._store.root)
         self._thread = threading.Thread(
-            target=self._upload, args=(snapshot,), name="training-state", daemon=True
+            target=self._upload,
+            args=(snapshot, self._uploader),
+            name="training-state",
+            daemon=True,
         )
         self._thread.start()
 
@@ -128,13 +136,13 @@ class TrainingStates:
         if dist.get_rank() == 0:
             states.delete_checkpoints(self._store, self._folder)
 
-    def _upload(self, snapshot: "_Snapshot") -> None:
+    def _upload(self, snapshot: "_Snapshot", uploader: Uploader) -> None:
         """Upload this worker's pieces, agree that all are done, commit. Runs in the thread."""
         folder = states.checkpoint_folder(self._folder, snapshot.step, self._attempt)
         error, files = None, []
         try:
             files = upload_pieces(
-                self._store, folder, snapshot.pieces, dist.get_rank(), self._abandoned
+                uploader, folder, snapshot.pieces, dist.get_rank(), self._abandoned
             )
         except (UserError, OSError, SafetensorError) as problem:
             error = self._in_words(snapshot.step, problem)

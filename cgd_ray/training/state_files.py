@@ -15,19 +15,20 @@ from safetensors.torch import load_file, save_file
 from cgd_ray.errors import UserError
 from cgd_ray.records import Checkpoint, StateFile
 from cgd_ray.store import Store
-from cgd_ray.training.checkpoint import fetch_file, file_hash
+from cgd_ray.training.checkpoint import fetch_file
 from cgd_ray.training.pieces import Piece
+from cgd_ray.training.uploader import Uploader
 
 _FILE_BYTES = 256 << 20  # about: local disk that an upload needs
 
 
 def upload_pieces(
-    store: Store, folder: str, copies: list[Piece], rank: int, abandoned: threading.Event
+    uploader: Uploader, folder: str, copies: list[Piece], rank: int, abandoned: threading.Event
 ) -> list[StateFile]:
     """Upload one worker's pieces, letting go of each file's as they are in the store.
 
     Args:
-        store: of the run.
+        uploader: to the run's store.
         folder: of the checkpoint.
         copies: the pieces, in this machine's memory; empty afterwards.
         rank: of the worker.
@@ -46,9 +47,9 @@ def upload_pieces(
             name = f"worker-{rank:05d}-{number:05d}.safetensors"
             path = Path(temporary) / name
             save_file({_key(p, k): t for p in some for k, t in p.tensors.items()}, path)
-            store.upload(path, f"{folder}/{name}")
+            num_bytes, digest = uploader.send(path, f"{folder}/{name}")
             inside = tuple((p.name, p.start, p.length) for p in some)
-            files.append(StateFile(name, path.stat().st_size, file_hash(path), inside))
+            files.append(StateFile(name, num_bytes, digest, inside))
             path.unlink()
     return files
 

@@ -205,17 +205,17 @@ def disturb_ray(world: World, seed: int, folder: Path) -> RayReport:
     """Kill a rank, kill the driver, stop it and a rank politely; repeat the command to the end."""
     draw = random.Random(seed)
     calm, disturbed = f"calm-{seed}", f"disturbed-{seed}"
-    settings = {"num_workers": 2, "zero_stage": seed % 4, "num_epochs": 60}
+    settings = {"num_workers": 2, "zero_stage": seed % 4, "num_epochs": 150}
     settings["checkpoint_every_steps"] = 4
     run_workers(world.task(calm, **settings))
     task = world.task(disturbed, **settings)
     ends = ["driver SIGKILL", "driver SIGINT", "rank SIGKILL", "rank SIGTERM"]
     draw.shuffle(ends)
-    reached, driver = 0, None
+    driver = None
     for number, end in enumerate(ends):
         who, name = end.split()
         driver = driver or start_driver(folder / str(number), task)
-        reached = wait_for_state(world, task, reached + draw.randint(1, 8), driver)
+        wait_for_state(world, task, _newest_step(world, task) + draw.randint(1, 8), driver)
         if who == "rank":
             driver.kill_a_rank(draw, signal.Signals[name])
             continue
@@ -334,10 +334,9 @@ def start_driver(folder: Path, task: TrainTask, **environment: str) -> Driver:
     return Driver(process, log)
 
 
-def wait_for_state(world: World, task: TrainTask, step: int, driver: Driver) -> int:
-    """Wait until the state after a step, or a later one, is in the store; return which."""
+def wait_for_state(world: World, task: TrainTask, step: int, driver: Driver) -> None:
+    """Wait until the state after a step, or a later one, is in the store."""
     wait_until(lambda: _newest_step(world, task) >= step, driver)
-    return _newest_step(world, task)
 
 
 def wait_until(ready: Callable[[], bool], driver: Driver) -> None:

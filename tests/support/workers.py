@@ -31,7 +31,7 @@ Place = Literal["batch", "step", "upload", "commit"]
 _PLACES: dict[str, tuple[str, str, str]] = {
     "batch": ("cgd_ray.training.loop", "", "target_loss_sum"),
     "step": ("cgd_ray.training.loop", "", "rows_of_step"),
-    "upload": ("cgd_ray.training.state_files", "", "file_hash"),  # each file, once it is up
+    "upload": ("cgd_ray.training.uploader", "Uploader", "send"),  # each file
     "commit": ("cgd_ray.training.saving", "states", "commit_checkpoint"),
 }
 
