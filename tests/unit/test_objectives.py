@@ -8,9 +8,10 @@ import pytest
 from cgd_ray.examples.chat import ChatTokenizer
 from cgd_ray.examples.mixing import prompt_only_chains
 from cgd_ray.examples.objectives import OBJECTIVES, PROMPT_ONLY, Chain, build_example, render
+from cgd_ray.pipeline.examples import build_examples
 from cgd_ray.prompts.messages import Message
 from cgd_ray.records import Example, Failure
-from cgd_ray.settings import Objective
+from cgd_ray.settings import Objective, Settings
 from tests.support.merging_tokenizer import merging_tokenizer
 from tests.support.records import chain, critique, draft, prompt, refinement
 
@@ -130,6 +131,19 @@ def test_what_cutting_the_draft_cannot_mend_is_rejected() -> None:
         failure = build_example(objective, LONG, tokenizer, limit, "cut_draft")
         assert isinstance(failure, Failure)
         assert failure.reason == "too_long"
+
+
+def test_the_stage_cuts_as_the_settings_say(demo: Callable[..., Settings]) -> None:
+    tokenizer = ChatTokenizer(merging_tokenizer())
+    whole = build_example("cgd", LONG, tokenizer, 1000)
+    assert isinstance(whole, Example)
+    limit = f"packing.sequence_length={len(whole.input_ids) - 5}"
+    examples, failures = build_examples(demo(limit), [LONG], tokenizer)
+    assert [e.objective for e in examples] == ["prompt_only"]
+    assert [f.reason for f in failures.values()] == ["too_long"]
+    cut, failures = build_examples(demo(limit, "examples.on_too_long=cut_draft"), [LONG], tokenizer)
+    assert {e.objective: e.num_cut for e in cut} == {"cgd": 5, "prompt_only": 0}
+    assert failures == {}
 
 
 def test_a_long_target_loses_its_end_and_never_learns_to_stop_there() -> None:
