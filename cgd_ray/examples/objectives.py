@@ -15,7 +15,7 @@ from cgd_ray.prompts.messages import Message
 from cgd_ray.records import Critique, Draft, Example, Failure, Prompt, Refinement
 from cgd_ray.settings.examples import TooLong
 
-TEMPLATE = "examples/v2"
+TEMPLATE = "examples/v2"  # new with any change of words or rules here or in transforms.py
 
 PROMPT_ONLY = "prompt_only"
 _DRAFT = "{draft}"

@@ -5,7 +5,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -42,8 +42,13 @@ class BatchTensors:
         return self._mapped(torch.Tensor.pin_memory)
 
     def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        values = (getattr(self, field.name) for field in fields(self))
-        return type(self)(*(change(v) if isinstance(v, torch.Tensor) else v for v in values))
+        return replace(
+            self,
+            input_ids_1T=change(self.input_ids_1T),
+            position_ids_1T=change(self.position_ids_1T),
+            predict_at_K=change(self.predict_at_K),
+            target_ids_K=change(self.target_ids_K),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgd_ray.examples.packing import SHARD_ROWS
+
+IntArray = NDArray[np.int64]
 
 
 def steps_per_epoch(num_rows: int, batches_per_step: int) -> int:
@@ -48,18 +51,21 @@ def rows_of_step(
 
 
 @lru_cache(maxsize=2)
-def _epoch_order(num_rows: int, seed: int, epoch: int, window_rows: int | None) -> np.ndarray:
+def _epoch_order(num_rows: int, seed: int, epoch: int, window_rows: int | None) -> IntArray:
     """Return all rows in the order of an epoch; treat the array as read-only."""
     draw = np.random.default_rng([seed, epoch])
     if window_rows is None or num_rows <= window_rows:
         return draw.permutation(num_rows)
-    shards = [np.arange(s, min(s + SHARD_ROWS, num_rows)) for s in range(0, num_rows, SHARD_ROWS)]
-    order = draw.permutation(len(shards))
+    shards: list[IntArray] = [
+        np.arange(s, min(s + SHARD_ROWS, num_rows)) for s in range(0, num_rows, SHARD_ROWS)
+    ]
+    order: IntArray = draw.permutation(len(shards))
     in_window = max(1, window_rows // SHARD_ROWS)
     windows = [order[start : start + in_window] for start in range(0, len(order), in_window)]
-    return np.concatenate(
-        [draw.permutation(np.concatenate([shards[s] for s in window])) for window in windows]
-    )
+    parts: list[IntArray] = [
+        draw.permutation(np.concatenate([shards[s] for s in window])) for window in windows
+    ]
+    return np.concatenate(parts)
 
 
 def planned_rows(

@@ -4,6 +4,7 @@ Rank 0 alone writes; on the others everything here does nothing. A tracker's pac
 when it is used.
 """
 
+import importlib
 import importlib.util
 import tempfile
 import time
@@ -109,12 +110,13 @@ class TensorBoard:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Take one step's figures by name."""
         if self._writer is None:
-            from tensorboardX import SummaryWriter
-
+            writing = importlib.import_module("tensorboardX")
             # A resumed run repeats steps: TensorBoard drops what an earlier file says of them.
             # The suffix keeps the files of two starts in one second apart.
             suffix = f".{time.time_ns()}"
-            self._writer = SummaryWriter(self._folder.name, purge_step=step, filename_suffix=suffix)
+            self._writer = writing.SummaryWriter(
+                self._folder.name, purge_step=step, filename_suffix=suffix
+            )
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         if time.monotonic() - self._uploaded >= _UPLOAD_EVERY_S:
@@ -140,12 +142,10 @@ class WandB:
     """
 
     def __init__(self, task: TrainTask, store: Store) -> None:
-        import wandb
-
         name = run_name(task)
         self._store, self._prefix = store, f"{task.folder}/wandb"
         self._folder = tempfile.TemporaryDirectory(prefix="cgd-wandb-")
-        self._run: Any = wandb.init(
+        self._run: Any = importlib.import_module("wandb").init(
             project=task.train.tracking_project,
             id=name,
             name=name,
@@ -170,9 +170,7 @@ class MLflow:
     """A run of MLflow, found again by name; the server is the one of `MLFLOW_TRACKING_URI`."""
 
     def __init__(self, task: TrainTask, _store: Store) -> None:
-        from mlflow import MlflowClient
-
-        client = MlflowClient()
+        client: Any = importlib.import_module("mlflow").MlflowClient()
         project, name = task.train.tracking_project, run_name(task)
         experiment = client.get_experiment_by_name(project)
         number = experiment.experiment_id if experiment else client.create_experiment(project)
@@ -185,10 +183,9 @@ class MLflow:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Take one step's figures by name."""
-        from mlflow.entities import Metric
-
+        metric = importlib.import_module("mlflow.entities").Metric
         now_ms = time.time_ns() // 1_000_000
-        metrics = [Metric(name, value, now_ms, step) for name, value in values.items()]
+        metrics = [metric(name, value, now_ms, step) for name, value in values.items()]
         self._client.log_batch(self._id, metrics, synchronous=False)
 
     def close(self) -> None:
