@@ -8,10 +8,19 @@ from typing import Any
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from cgd_ray.store import Store
+from cgd_ray.store import MissingKey, Store
 from cgd_ray.training import checkpoint as states
 from cgd_ray.training.lora import merged
 from cgd_ray.training.task import TrainTask
+
+
+def is_exported(store: Store, stage_folder: str) -> bool:
+    """Return whether the trained student is in the store, whole."""
+    try:
+        store.get(f"{stage_folder}/model.json")
+    except MissingKey:
+        return False
+    return True
 
 
 def export_model(engine: Any, store: Store, task: TrainTask) -> None:  # noqa: ANN401

@@ -14,8 +14,9 @@ import torch.distributed as dist
 
 from cgd_ray.store import open_store
 from cgd_ray.training.batch import load_packed
+from cgd_ray.training.checkpoint import delete_checkpoints
 from cgd_ray.training.engine import build_engine, training_device
-from cgd_ray.training.export import export_model
+from cgd_ray.training.export import export_model, is_exported
 from cgd_ray.training.finite import require_finite
 from cgd_ray.training.loss import target_loss_sum
 from cgd_ray.training.measuring import step_meter
@@ -47,6 +48,8 @@ def train_loop(task: TrainTask, stop_asked: Callable[[], bool] = terminated) -> 
             loss or its gradient is not finite.
     """
     train, store = task.train, open_store(task.root)
+    if is_exported(store, task.folder):  # by workers that were lost before they could say so
+        return delete_checkpoints(store, task.folder)
     rank, world = dist.get_rank(), dist.get_world_size()
     device = training_device(task)
     data = load_packed(store, task.examples_folder, train.data_cache_gib)

@@ -107,7 +107,7 @@ class KillReport:
 
 
 def kill_workers(world: World, seed: int) -> KillReport:
-    """Kill a worker mid-step, mid-upload, and between uploads and manifest; repeat to the end."""
+    """Kill a worker mid-step, mid-upload, between uploads and manifest, and around the export."""
     draw, stage = random.Random(seed), seed % 4
     whole, killed = f"whole-{seed}", f"killed-{seed}"
     settings = {"num_workers": 2, "zero_stage": stage, "checkpoint_every_steps": 1}
@@ -118,6 +118,7 @@ def kill_workers(world: World, seed: int) -> KillReport:
         Kill(0, "commit", draw.randint(1, 2), draw.random() < 0.5),
     ]
     draw.shuffle(kills)
+    kills.append(Kill(0, "export", 1, draw.random() < 0.5))
     for kill in kills:
         ended = start_workers(world.task(killed, **settings), 2, [kill]).wait()
         assert ended[kill.rank].status == -kill.signal, ended[kill.rank].output[-3000:]

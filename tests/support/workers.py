@@ -26,12 +26,13 @@ from cgd_ray.processes import free_port
 from cgd_ray.training.task import TrainTask
 
 LIMIT_S = 180
-Place = Literal["batch", "step", "upload", "commit"]
+Place = Literal["batch", "step", "upload", "commit", "export"]
 # Where each place is: module, owner in it or "", function.
 _PLACES: dict[str, tuple[str, str, str]] = {
     "batch": ("cgd_ray.training.loop", "", "target_loss_sum"),
     "step": ("cgd_ray.training.loop", "", "rows_of_step"),
     "upload": ("cgd_ray.training.uploader", "Uploader", "send"),  # each file
+    "export": ("cgd_ray.training.loop", "", "export_model"),
     "commit": ("cgd_ray.training.saving", "states", "commit_checkpoint"),
 }
 
