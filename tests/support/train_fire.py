@@ -4,6 +4,7 @@ Real loop, real DeepSpeed, a tiny real model, worker processes with a gloo group
 Tests run a seed or two, `make chaos` many.
 """
 
+import atexit
 import os
 import pickle
 import random
@@ -332,6 +333,7 @@ def start_driver(folder: Path, task: TrainTask, **environment: str) -> Driver:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env={**os.environ, **environment}
         )
+    atexit.register(process.kill)  # in case a test ends before it does
     return Driver(process, log)
 
 
