@@ -92,6 +92,7 @@ def make_task(folder: str, *, toy: bool) -> dict[str, Any]:
         "documents_a_batch": _DOCUMENTS_A_ROW,
         "num_steps": num_steps,
         "learning_rate": 1e-5,
+        "threads": os.cpu_count(),
         "bfloat16_weights": True,
         "attention": "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa",
     }
@@ -101,41 +102,74 @@ def train_ours() -> None:
     """Train the task on stdin as the loop does; print what was measured."""
     task = json.load(sys.stdin)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    register()
-    model = AutoModelForCausalLM.from_pretrained(
-        task["source"], dtype=torch.bfloat16, attn_implementation=DOCUMENT_ATTENTION
-    )
-    model.to(device).train()
-    shape = compute_shape(model)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=task["learning_rate"], betas=(0.9, 0.95), fused=True
-    )
-    engine = _engine(model, optimizer)
+    whole = all(importlib.util.find_spec(name) for name in ("deepspeed", "peft"))
+    trainer = EngineTrainer(task, device) if whole else PlainTrainer(task, device)
+    shape = compute_shape(trainer.model)
     seconds: list[float] = []
     for step in range(task["num_steps"]):
         row = _row(task, step).to(device)
         start = _now()
-        loss = target_loss_sum(engine or model, row) / len(row.target_ids_K)
-        if engine:
-            engine.backward(loss)
-            engine.step()
-        else:
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+        trainer.step(row)
         seconds.append(_now() - start)
     length = len(task["input_ids"][0])
     pairs = _DOCUMENTS_A_ROW * length**2
     targets = _DOCUMENTS_A_ROW * sum(task["loss_masks"][0])
     result: dict[str, Any] = {
-        "optimizer": "DeepSpeed stage 0, float32 masters" if engine else "torch, all in bfloat16",
+        "optimizer": trainer.OPTIMIZER,
         "seconds": seconds,
         "flops_a_step": training_flops(shape, _DOCUMENTS_A_ROW * length, targets, pairs),
     }
     if device.type == "cuda":
         result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     print(json.dumps(result))
+
+
+class EngineTrainer:
+    """Our engine, as a training worker builds it."""
+
+    OPTIMIZER = "DeepSpeed stage 0, float32 master weights"
+
+    def __init__(self, task: dict[str, Any], device: torch.device) -> None:
+        import torch.distributed as dist
+
+        from benchmarks.train_ours import train_task
+        from cgd_ray.training.engine import build_engine
+
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        address = f"tcp://127.0.0.1:{free_port()}"
+        dist.init_process_group(backend, init_method=address, rank=0, world_size=1)
+        self._engine = build_engine(train_task(task, ""), device)
+        self.model = self._engine.module
+
+    def step(self, row: BatchTensors) -> None:
+        """Train on one row."""
+        loss = target_loss_sum(self._engine, row) / len(row.target_ids_K)
+        self._engine.backward(loss)
+        self._engine.step()
+
+
+class PlainTrainer:
+    """Our attention and loss with nothing but torch."""
+
+    OPTIMIZER = "torch's AdamW, all in bfloat16"
+
+    def __init__(self, task: dict[str, Any], device: torch.device) -> None:
+        register()
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            task["source"], dtype=torch.bfloat16, attn_implementation=DOCUMENT_ATTENTION
+        )
+        self.model = model.to(device).train()
+        self._optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=task["learning_rate"], betas=(0.9, 0.95), fused=True
+        )
+
+    def step(self, row: BatchTensors) -> None:
+        """Train on one row."""
+        (target_loss_sum(self.model, row) / len(row.target_ids_K)).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
 
 def _row(task: dict[str, Any], step: int) -> BatchTensors:
@@ -151,26 +185,6 @@ def _row(task: dict[str, Any], step: int) -> BatchTensors:
         target_ids_K=ids.flatten()[targets],
         document_lengths=[length] * _DOCUMENTS_A_ROW,
     )
-
-
-def _engine(model: Any, optimizer: torch.optim.Optimizer) -> Any:  # noqa: ANN401
-    """Return DeepSpeed's engine as our settings make it; None where it is not installed."""
-    if not importlib.util.find_spec("deepspeed"):
-        return None
-    import deepspeed
-    import torch.distributed as dist
-
-    from cgd_ray.settings import TrainSettings
-    from cgd_ray.training.deepspeed_config import deepspeed_config
-
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
-    address = f"tcp://127.0.0.1:{free_port()}"
-    dist.init_process_group(backend, init_method=address, rank=0, world_size=1)
-    config = deepspeed_config(TrainSettings(), 1)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
-    engine.enable_backward_allreduce = False
-    return engine
 
 
 def _now() -> float:

@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from cgd_ray.examples.packing import pack
@@ -42,7 +43,7 @@ def train_task(task: dict[str, Any], root: str) -> TrainTask:
         examples_folder="examples",
         folder="checkpoint",
         model_card="",
-        on_gpu=False,
+        on_gpu=torch.cuda.is_available(),
         threads=task["threads"],
     )
 
