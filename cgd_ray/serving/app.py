@@ -62,7 +62,7 @@ def build_application(
     """
     hardware = _hardware(settings)
     configs = {model.id: _llm_config(settings, model, hardware, tell) for model in models}
-    ingress = ingress_class(make_policy(settings), settings.serve.cors_origins)
+    ingress = ingress_class(make_policy(settings, models), settings.serve.cors_origins)
     options = OpenAiIngress.get_deployment_options(list(configs.values()))
     options["graceful_shutdown_timeout_s"] = settings.serve.drain_s
     engines = {name: build_llm_deployment(config) for name, config in configs.items()}
@@ -73,14 +73,15 @@ def build_application(
     )
 
 
-def make_policy(settings: Settings) -> Policy:
-    """Return what the gateway enforces under these settings."""
+def make_policy(settings: Settings, models: list[ServedModel]) -> Policy:
+    """Return what the gateway enforces in front of these models."""
     s = settings.serve
     limits = Limits(
         max_body_bytes=s.max_body_bytes,
         max_tokens=s.max_tokens or settings.student.max_model_len,
         max_choices=s.max_choices,
         structured_outputs=s.structured_outputs,
+        models=frozenset(name for model in models for name in model.ids),
     )
     pages = playground_pages() if s.playground else {}
     return Policy(

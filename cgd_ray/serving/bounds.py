@@ -37,6 +37,7 @@ class Limits:
     max_tokens: int  # of one answer
     max_choices: int  # prompts x n
     structured_outputs: bool  # tools and JSON schemas
+    models: frozenset[str]  # ids that are served
 
 
 @dataclass(frozen=True, slots=True)

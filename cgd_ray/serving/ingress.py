@@ -3,16 +3,20 @@
 Ray's own ingress application answers any origin (CORS `*`), has nine routes and no gateway.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.llm._internal.common.errors import VLLM_FATAL_ERRORS
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.configs.openai_api_models import OpenAIHTTPException
 from ray.llm._internal.serve.utils.server_utils import get_response_for_error
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
@@ -24,11 +28,15 @@ from cgd_ray.serving.gateway import Gateway, Policy
 from cgd_ray.serving.metrics import GatewayMeter
 
 ADAPTERS = "cgd_adapters"  # key of an LLMConfig's experimental_configs: (id, folder) pairs
-_ENGINE_GONE = (ActorDiedError, ActorUnavailableError)
+_ENGINE_GONE = (ActorDiedError, ActorUnavailableError, *VLLM_FATAL_ERRORS)
 
 
 class Ingress(OpenAiIngress):
     """Passes a request to an engine, and to another one if that dies before its first word."""
+
+    def __init__(self, llm_deployments: dict[str, DeploymentHandle], **rest: Any) -> None:  # noqa: ANN401
+        engines = {name: _Engine(handle) for name, handle in llm_deployments.items()}
+        super().__init__(engines, **rest)  # type: ignore[arg-type]
 
     async def chat(self, body: ChatCompletionRequest, request: Request) -> Response:
         """Answer a chat."""
@@ -37,6 +45,38 @@ class Ingress(OpenAiIngress):
     async def completions(self, body: CompletionRequest, request: Request) -> Response:
         """Complete a text."""
         return await _twice(lambda: OpenAiIngress.completions(self, body, request))
+
+
+class _Engine:
+    """A deployment's handle whose engine stops when nobody waits for the answer any more.
+
+    Serve stops it when a client has gone, not when our own time limit ends the wait.
+    """
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    def options(self, **options: Any) -> "_Engine":  # noqa: ANN401
+        return _Engine(self._handle.options(**options))
+
+    def __getattr__(self, method: str) -> "_Call":
+        return _Call(getattr(self._handle, method))
+
+
+class _Call:
+    """One method of an engine."""
+
+    def __init__(self, method: DeploymentHandle) -> None:
+        self._method = method
+
+    async def remote(self, *args: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+        response = self._method.remote(*args)
+        try:
+            async for part in response:
+                yield part
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
 
 
 class EngineServer(LLMServer):

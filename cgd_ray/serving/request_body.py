@@ -57,13 +57,14 @@ _TOOL_KEYS = frozenset(("tool_calls", "tool_call_id"))
 class _RefusedError(Exception):
     """Ends the checks of a body at the first thing that is wrong."""
 
-    def __init__(self, param: str | None, message: str) -> None:
+    def __init__(self, param: str | None, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.param = param
+        self.status = status
 
 
 def check_body(path: str, body: bytes, limits: Limits) -> Refusal | None:
-    """Return 400 for a request that is malformed, out of bounds or asks for what is not offered.
+    """Return why a request is refused: malformed, out of bounds, not offered; or an unknown model.
 
     Args:
         path: CHAT or COMPLETIONS.
@@ -81,7 +82,8 @@ def check_body(path: str, body: bytes, limits: Limits) -> Refusal | None:
             _integer(data, "logprobs", 0, 20)
             _check_choices(data, _num_prompts(data.get("prompt")), limits)
     except _RefusedError as error:
-        return Refusal(400, str(error), "invalid_value", error.param)
+        code = "model_not_found" if error.status == 404 else "invalid_value"
+        return Refusal(error.status, str(error), code, error.param)
     return None
 
 
@@ -113,8 +115,12 @@ def _check_fields(path: str, data: dict[str, Any], limits: Limits) -> None:
     for name in data:
         if name not in fields:
             raise _RefusedError(name[:80], f"the field {name[:80]!r} is not accepted here")
-    if not isinstance(data.get("model"), str):
+    model = data.get("model")
+    if not isinstance(model, str):
         raise _RefusedError("model", "model must be given, as text")
+    # Here, because Ray Serve LLM would take what follows a colon for the path of an adapter.
+    if model not in limits.models:
+        raise _RefusedError("model", f"there is no model {model[:80]!r} here", 404)
 
 
 def _check_values(data: dict[str, Any], limits: Limits) -> None:

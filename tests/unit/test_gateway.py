@@ -17,7 +17,13 @@ KEY = "a-key-of-this-test"
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
 POLICY = Policy(
-    limits=Limits(max_body_bytes=200, max_tokens=64, max_choices=4, structured_outputs=False),
+    limits=Limits(
+        max_body_bytes=200,
+        max_tokens=64,
+        max_choices=4,
+        structured_outputs=False,
+        models=frozenset("m"),
+    ),
     routes={**ROUTES, "/": "GET"},
     pages={"/": Page("text/html", b"<p>", (("content-security-policy", "default-src 'none'"),))},
     max_in_flight=2,

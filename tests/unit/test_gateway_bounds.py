@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,14 @@ from cgd_ray.serving.bounds import (
 )
 from cgd_ray.serving.request_body import check_body
 
-LIMITS = Limits(max_body_bytes=10_000, max_tokens=2048, max_choices=16, structured_outputs=False)
-OPEN = Limits(max_body_bytes=10_000, max_tokens=2048, max_choices=16, structured_outputs=True)
+LIMITS = Limits(
+    max_body_bytes=10_000,
+    max_tokens=2048,
+    max_choices=16,
+    structured_outputs=False,
+    models=frozenset(("base", "student")),
+)
+OPEN = replace(LIMITS, structured_outputs=True)
 USER = [{"role": "user", "content": "2 + 2 ="}]
 JSON = {"content-type": "application/json"}
 
@@ -188,6 +195,14 @@ def test_values_out_of_bounds_are_refused_by_value_and_limit(
     fields: dict[str, Any], words: str
 ) -> None:
     assert words in said(CHAT, chat(**fields))
+
+
+@pytest.mark.parametrize("model", ["nobody", "base:../../etc", "", "Base", "x" * 10_000])
+def test_only_served_models_are_asked(model: str) -> None:
+    refusal = check_body(CHAT, chat(model=model), LIMITS)
+    assert refusal is not None
+    assert (refusal.status, refusal.code, refusal.param) == (404, "model_not_found", "model")
+    assert len(refusal.message) < 200
 
 
 def image(url: str) -> list[dict[str, Any]]:
