@@ -38,7 +38,7 @@ def serve(settings: Settings) -> None:
         say("starting the engines ...")
         stack.enter_context(ray_session(settings.run.num_cpus))
         base_url = stack.enter_context(served(settings, models))
-        names = ", ".join(model.id for model in models)
+        names = " and ".join(name for model in models for name in model.ids)
         for line in exposure_lines(settings.serve, len(keys)):
             say(line)
         say(f"serving {names} at {base_url} (Ctrl-C stops)")
