@@ -15,7 +15,10 @@ from cgd_ray.records import Prompt
 
 Values = Mapping[str, Any]
 _FILE = Hub("", "prompt", "answer")  # the columns of a file
-_CHECKED_BY_META = ("code", "instructions")
+_CHECKED_BY_META = {
+    "code": ("entry_point", "test"),
+    "instructions": ("instruction_id_list", "kwargs"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def _problem(task: Task, values: dict[str, Any], row: Row, source: str) -> Probl
         kind=kind,
         template=task.template,
         relative_tolerance=task.tolerance(values["answer"], meta),
-        checks=json.dumps(meta, sort_keys=True) if kind in _CHECKED_BY_META else "",
+        checks=_checks(values, _CHECKED_BY_META.get(kind, ())),
     )
 
 
@@ -153,10 +156,13 @@ def as_multiple_choice(values: Values) -> dict[str, Any]:
 
 
 def _with_options(question: str, options: Iterable[str]) -> str:
-    lettered = (
-        f"({letter}) {text}" for letter, text in zip(ascii_uppercase, options, strict=False)
-    )
+    lettered = [f"({ascii_uppercase[i]}) {text}" for i, text in enumerate(options)]
     return "\n".join([question, "Options:", *lettered])
+
+
+def _checks(values: Values, names: Iterable[str]) -> str:
+    chosen = {name: values["meta"][name] for name in names}
+    return json.dumps({"prompt": values["prompt"], **chosen}, sort_keys=True) if chosen else ""
 
 
 def _digest(text: str) -> str:
