@@ -70,7 +70,7 @@ class _Call:
         self._method = method
 
     async def remote(self, *args: Any) -> AsyncIterator[Any]:  # noqa: ANN401
-        response = self._method.remote(*args)
+        response: Any = self._method.remote(*args)  # of a handle with stream=True
         try:
             async for part in response:
                 yield part
@@ -89,11 +89,12 @@ class EngineServer(LLMServer):
     async def start(self) -> None:
         """Start the engine and load the adapters of its config."""
         await super().start()
+        engine: Any = self.engine
         for number, (name, folder) in enumerate(self._llm_config.experimental_configs[ADAPTERS], 1):
             adapter = DiskMultiplexConfig(
                 model_id=name, max_total_tokens=None, local_path=folder, lora_assigned_int_id=number
             )
-            await self.engine.resolve_lora(adapter)
+            await engine.resolve_lora(adapter)
 
 
 def ingress_class(policy: Policy, cors_origins: tuple[str, ...]) -> type:
