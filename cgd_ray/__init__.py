@@ -13,7 +13,7 @@ Each is one record in `cgd_ray.records` and is made by one function:
     example       cgd_ray.examples.objectives.build_example
     packed batch  cgd_ray.examples.packing.pack
     checkpoint    cgd_ray.training.checkpoint.commit_checkpoint
-    score         cgd_ray.evaluation.scoring.score_response
+    score         cgd_ray.evaluation.scoring.score_transcript
 
 Source: Kapusuzoglu et al., "Critique-Guided Distillation for Robust Reasoning via Refinement",
 ICML 2026, arXiv 2505.11628.

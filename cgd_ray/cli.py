@@ -40,6 +40,10 @@ def job(verb: str, work: Callable[..., None], argv: Sequence[str] | None = None)
 
 def add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> None:
     """Add what every verb takes, and its own options."""
+    if verb.compares:
+        for side in ("A", "B"):
+            parser.add_argument(side, help="RUN.toml or a folder of scores, or several with commas")
+        return
     parser.add_argument("run_file", metavar="RUN.toml", help="settings of the run")
     parser.add_argument(
         "overrides", nargs="*", metavar="section.setting=value", help="change single settings"
@@ -55,6 +59,9 @@ def run_verb(name: str, args: argparse.Namespace, work: Callable[..., None] | No
     """Print the arithmetic, then do the work of a verb."""
     verb = VERBS[name]
     try:
+        if verb.compares:
+            _function(verb)(args.A, args.B)
+            return 0
         settings = load(args.run_file, args.overrides)
         if args.dry_run:
             print(json.dumps(settings.model_dump(mode="json"), indent=2))

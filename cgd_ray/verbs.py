@@ -22,6 +22,7 @@ class Verb:
     options: tuple[Option, ...] = ()
     announces: bool = True  # says first what it will do; else its output is what was asked for
     job: bool = True  # has a script in jobs/
+    compares: bool = False  # takes two sides, each a run file or a folder, instead of a run
 
 
 _RETRY = Option(
@@ -47,6 +48,14 @@ VERBS = {
         announces=False,
     ),
     "evaluate": Verb(f"{_RUN}:evaluate", "ask both models, grade, compare"),
+    "compare": Verb(
+        "cgd_ray.pipeline.compare:compare",
+        "compare two students task by task: run files or folders of scores; a side that lists "
+        "several, joined by commas, is one recipe trained with several seeds",
+        announces=False,
+        job=False,
+        compares=True,
+    ),
     "report": Verb(f"{_RUN}:report", "write the page and summary.json", announces=False),
     "doctor": Verb(
         "cgd_ray.doctor:doctor", "say what is installed, reachable and missing", announces=False

@@ -10,20 +10,27 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from cgd_ray.evaluation.code import WALL_CLOCK_S, grade_code
 from cgd_ray.evaluation.grading import Grade, grade_exactly, grade_symbolically
+from cgd_ray.evaluation.instructions import grade_instructions
 
 MAX_MEMORY_BYTES = 4 << 30  # address space of one grader process
 TASKS_PER_PROCESS = 2_000  # sympy's caches grow: a process is replaced after so many
+_BY_CHECKS = {"instructions": grade_instructions, "code": grade_code}
 
 
 @dataclass(frozen=True, slots=True)
 class GradeItem:
-    """One response to grade; fields as the arguments of `grading.grade`."""
+    """One response to grade; fields as the arguments of `grading.grade`.
+
+    Two kinds more are graded by `checks` instead of a gold answer: "instructions" and "code".
+    """
 
     gold: str
     response: str
     kind: str = "math"
     relative_tolerance: float = 0.0
+    checks: str = ""
 
 
 class GraderPool:
@@ -78,7 +85,9 @@ class GraderPool:
             ValueError: an item has an unknown kind or an empty gold answer.
         """
         grades = [
-            grade_exactly(item.gold, item.response, item.kind, item.relative_tolerance)
+            None
+            if item.kind in _BY_CHECKS
+            else grade_exactly(item.gold, item.response, item.kind, item.relative_tolerance)
             for item in items
         ]
         waiting = {
@@ -87,6 +96,10 @@ class GraderPool:
         return [done or self._result(waiting[index]) for index, done in enumerate(grades)]
 
     def _schedule(self, item: GradeItem) -> "ProcessFuture[Grade]":
+        if item.kind in _BY_CHECKS:
+            run = _BY_CHECKS[item.kind]
+            limit_s = self._timeout_s + WALL_CLOCK_S
+            return self._pool.schedule(run, (item.response, item.checks), timeout=limit_s)
         arguments = (item.gold, item.response, item.relative_tolerance)
         return self._pool.schedule(grade_symbolically, arguments, timeout=self._timeout_s)
 

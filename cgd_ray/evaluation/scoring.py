@@ -1,27 +1,106 @@
-"""Response -> score: the record of one graded answer of one served model."""
+"""Transcript -> score: the record of one graded answer of one served model."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from cgd_ray.evaluation.grader_pool import GradeItem
 from cgd_ray.evaluation.grading import Grade
-from cgd_ray.records import Prompt, Score
+from cgd_ray.evaluation.methods import ONE_PASS, SELF_REFINE, TEACHER_CRITIQUE, Transcript
+from cgd_ray.evaluation.problems import Problem, ProblemSet
+from cgd_ray.evaluation.tasks import TaskSpec
+from cgd_ray.identity import fingerprint
+from cgd_ray.records import Score, Setup
+from cgd_ray.settings import EvaluateSettings
+from cgd_ray.teacher import critique
+
+GRADER = "grading/v1"
 
 
-def score_response(
-    model: str, prompt: Prompt, response: str, num_tokens: int, grade: Grade
-) -> Score:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One answer that is wanted."""
+
+    model: str  # "base" or "student"
+    problem: Problem
+    sample: int
+    setup: Setup
+
+    @property
+    def key(self) -> str:
+        """That of its score."""
+        return f"{self.setup.id}/{self.model}/{self.problem.id}/{self.sample}"
+
+
+def make_setup(
+    spec: TaskSpec, method: str, problems: ProblemSet, settings: EvaluateSettings, seed: int
+) -> Setup:
+    """Return the record of everything that decides what a task's scores mean."""
+    templates = sorted({problem.template for problem in problems.problems})
+    rounds = {ONE_PASS: (), TEACHER_CRITIQUE: (critique.TEMPLATE,)}.get(method, (SELF_REFINE,))
+    sampled = settings.temperature > 0
+    setup = Setup(
+        id="",
+        task=spec.text,
+        method=method,
+        metric=spec.task.metric,
+        source=problems.source,
+        data_sha256=problems.sha256,
+        num_problems=len(problems.problems),
+        num_samples=spec.num_samples,
+        template=" + ".join((*templates, *rounds)),
+        grader=GRADER,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_tokens=settings.max_tokens,
+        seed=seed if sampled else 0,  # nothing is drawn at temperature 0
+    )
+    # Not the place of the data: the same problems from another folder are the same.
+    parts = {k: v for k, v in asdict(setup).items() if k not in ("id", "source")}
+    return Setup(**{**asdict(setup), "id": fingerprint(parts)})
+
+
+def questions_of(
+    setup: Setup, problems: Iterable[Problem], models: Sequence[str]
+) -> list[Question]:
+    """Return every answer that a setup wants."""
+    return [
+        Question(model, problem, sample, setup)
+        for problem in problems
+        for model in models
+        for sample in range(setup.num_samples)
+    ]
+
+
+def grade_item(problem: Problem, response: str) -> GradeItem:
+    """Return what the graders are given."""
+    return GradeItem(
+        problem.gold, response, problem.kind, problem.relative_tolerance, problem.checks
+    )
+
+
+def score_transcript(question: Question, transcript: Transcript, grade: Grade) -> Score:
     """Return the score of one answer.
 
     Args:
-        model: its id on the endpoint.
-        prompt: what was asked.
-        response: the whole answer.
-        num_tokens: generated tokens.
-        grade: the verdict on it.
+        question: what was asked of whom.
+        transcript: all that was generated for it.
+        grade: the verdict on its response.
     """
     return Score(
-        model=model,
-        prompt_id=prompt.id,
-        response=response,
+        model=question.model,
+        prompt_id=question.problem.id,
+        response=transcript.response,
         extracted=grade.extracted,
         correct=grade.correct,
         reason=grade.reason,
-        num_tokens=num_tokens,
+        num_tokens=transcript.num_tokens,
+        task=question.setup.task,
+        method=question.setup.method,
+        sample=question.sample,
+        setup=question.setup.id,
+        question=question.problem.question,
+        gold=question.problem.gold,
+        turns=transcript.turns,
+        num_teacher_tokens=transcript.num_teacher_tokens,
+        finish_reason=transcript.finish_reason,
     )

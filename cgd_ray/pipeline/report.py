@@ -197,15 +197,15 @@ def _sample_row(
 
 def _answer_rows(ctx: RunContext) -> Iterable[AnswerRow]:
     scores = read_records(ctx.store, ctx.folders.scores, Score)
-    for key, prompt in read_prompts(ctx, "test").items():
-        base, student = scores.get(f"{BASE}/{key}"), scores.get(f"{STUDENT}/{key}")
-        if base and student:
+    for score in scores.values():
+        student = scores.get(f"{score.setup}/{STUDENT}/{score.prompt_id}/{score.sample}")
+        if score.model == BASE and student:
             yield AnswerRow(
-                prompt.text,
-                prompt.reference,
-                base.response,
+                score.question,
+                score.gold,
+                score.response,
                 student.response,
-                base.correct,
+                score.correct,
                 student.correct,
             )
 

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from cgd_ray.evaluation.summary import task_lines
+from cgd_ray.evaluation.tasks import OWN
 from cgd_ray.lease import owned
 from cgd_ray.local_servers import local_servers
 from cgd_ray.noise import say
@@ -93,7 +95,10 @@ def evaluate(settings: Settings) -> None:
     """Score base and student on the test prompts."""
     _check_port(settings)
     with held(settings) as ctx:
-        require(ctx, "checkpoint")
+        if settings.evaluate.base_url is None:
+            require(ctx, "checkpoint")
+        if OWN in settings.evaluate.tasks:
+            require(ctx, "prompts")
         say(scores_in_words(run_stage(ctx, "scores")))
 
 
@@ -129,13 +134,14 @@ def run(settings: Settings, *, retry_failed: bool = False) -> None:
 
 
 def scores_in_words(summary: Summary) -> str:
-    """Return the evaluation as three short lines."""
+    """Return the evaluation as three short lines, about its first task, and a table if of more."""
     lines = [
         f"{model:<12}{summary[model]['accuracy']:.1%} right of {summary[model]['num_prompts']} "
         f"(95 % interval {summary[model]['low']:.1%} to {summary[model]['high']:.1%})"
         for model in ("base", "student")
     ]
-    return "\n".join([*lines, f"difference  {summary['in_words']}"])
+    tasks = task_lines(summary["tasks"]) if len(summary["tasks"]) > 1 else []
+    return "\n".join([*lines, f"difference  {summary['in_words']}", *tasks])
 
 
 def _run_round(ctx: RunContext) -> None:

@@ -14,9 +14,9 @@ from cgd_ray.keys import key_set
 from cgd_ray.noise import say
 from cgd_ray.pipeline.context import RunContext
 from cgd_ray.pipeline.generate import stored_prompts
+from cgd_ray.pipeline.local_teacher import journaled_teacher
 from cgd_ray.pipeline.rows import DraftRows, DraftSource
 from cgd_ray.pipeline.run import opened
-from cgd_ray.pipeline.spending import journal_folder, spent_usd
 from cgd_ray.pipeline.teacher_address import teacher_address
 from cgd_ray.pipeline.units import Unit
 from cgd_ray.plan import derive
@@ -26,14 +26,9 @@ from cgd_ray.records import Critique, Draft, Failure, Outcomes, Prompt, Refineme
 from cgd_ray.sampling.draft import build_draft_messages
 from cgd_ray.settings import Settings
 from cgd_ray.shards import committed_files
-from cgd_ray.teacher.backend import open_backend
 from cgd_ray.teacher.chain import teach_all
 from cgd_ray.teacher.critique import build_critique_messages
-from cgd_ray.teacher.governor import Governor, Grant, Report, limits_of
-from cgd_ray.teacher.journal import Journal, read_index
-from cgd_ray.teacher.journaled import JournaledTeacher
-from cgd_ray.teacher.permits import Permits
-from cgd_ray.teacher.prices import check_budget, describe, estimate_cost, price_of
+from cgd_ray.teacher.prices import describe, estimate_cost, price_of
 from cgd_ray.teacher.refinement import build_refinement_messages
 from cgd_ray.teacher.rows import TeacherRow, read_teacher_rows
 from cgd_ray.teacher.single import build_single_messages
@@ -118,23 +113,9 @@ def teach_sample(ctx: RunContext, rows: Sequence[TeacherRow]) -> Outcomes:
 
 
 async def _teach(ctx: RunContext, rows: Sequence[TeacherRow], base_url: str) -> Outcomes:
-    # A few rows at once are not worth a day's wait: they are asked, and paid, as chats.
-    t = ctx.settings.teacher.model_copy(update={"mode": "chat"})
-    check_budget(t, price_of(t))
-    governor = Governor(limits_of(t, spent_usd(ctx)))
-
-    async def exchange(report: Report) -> Grant:
-        return governor.exchange(report)
-
-    backend = open_backend(t, base_url)
-    permits = Permits(exchange, t.max_in_flight, price_of(t))
-    journal = Journal(ctx.store, journal_folder(ctx), read_index(ctx.store))
-    try:
-        teacher = JournaledTeacher(backend, permits, journal, t)
+    t = ctx.settings.teacher
+    async with journaled_teacher(ctx, base_url) as teacher:
         taught = await teach_all(teacher, rows, t, asyncio.Semaphore(t.max_in_flight))
-    finally:
-        await permits.close()
-        await backend.close()
     stopped = taught.stop
     if stopped is None:
         return taught.outcomes

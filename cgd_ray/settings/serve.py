@@ -5,7 +5,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from cgd_ray.evaluation.tasks import OWN, parse_task
 from cgd_ray.settings.base import Section
+
+Method = Literal["one_pass", "self_refine_1", "self_refine_3", "teacher_critique"]
 
 
 class ServeSettings(Section):
@@ -89,16 +92,53 @@ class ServeSettings(Section):
 class EvaluateSettings(Section):
     """Scores of base and student, asked over HTTP."""
 
-    base_url: str | None = None
-    """An endpoint that already serves both models; None: the run serves them itself."""
+    tasks: tuple[str, ...] = Field(default=(OWN,), min_length=1)
+    """What is asked: `prompts.test`, names such as `gsm8k` or `gsm8k:16` (16 answers a problem),
+    files of problems, `gsm8k@FILE`, `reasoning-gym:FAMILY`."""
+    data_dir: str | None = None
+    """Folder of evaluation sets, each as `<name>/test.jsonl`; None: named tasks are read from the
+    Hugging Face hub."""
+    num_problems: int | None = Field(default=None, ge=1)
+    """Ask so many problems of each task, the same ones each time; None: all."""
+    methods: tuple[Method, ...] = Field(default=("one_pass",), min_length=1)
+    """How answers are come by. Besides the one pass that CGD is for: the same model criticising and
+    rewriting its answer once or three times, and the teacher's critique at test time."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Of sampling; 0 takes the likeliest token. Several answers a problem need more than 0."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Share of the probability that is sampled from."""
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer in tokens."""
+    base_url: str | None = None
+    """An OpenAI-compatible endpoint that already serves both models; None: the run serves them."""
+    base_model: str = "base"
+    """Name of the base model at `base_url`."""
+    student_model: str = "student"
+    """Name of the student at `base_url`."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key of `base_url`; None: none is sent."""
+    allow_code_execution: bool = False
+    """Run the code that models write for `humaneval`, in a process without network or rights."""
     max_in_flight: int = Field(default=64, ge=1)
-    """Requests under way at once."""
+    """Problems under way at once."""
     timeout_s: float = Field(default=300.0, gt=0)
     """Limit on one request."""
     num_resamples: int = Field(default=10_000, ge=100)
-    """Bootstrap resamples behind the interval of the paired difference."""
+    """Bootstrap resamples behind the intervals."""
+
+    @model_validator(mode="after")
+    def _tasks_can_be_asked(self) -> Self:
+        specs = [parse_task(text) for text in self.tasks]
+        for spec in specs:
+            if spec.num_samples > 1 and self.temperature == 0:
+                raise ValueError(
+                    f"evaluate.tasks: '{spec.text}' and evaluate.temperature=0 would give the same "
+                    f"answer {spec.num_samples} times: set evaluate.temperature, such as 0.6"
+                )
+        for name, values in (("tasks", self.tasks), ("methods", self.methods)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"evaluate.{name} names something twice: {', '.join(values)}")
+        return self
 
 
 class ReportSettings(Section):

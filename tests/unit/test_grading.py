@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from cgd_ray.evaluation.grader_pool import GradeItem, GraderPool
-from cgd_ray.evaluation.grading import Grade, grade, grade_exactly
+from cgd_ray.evaluation.grading import grade, grade_exactly
 from cgd_ray.evaluation.rationals import TooLargeError, parse_rational
-from cgd_ray.evaluation.scoring import score_response
-from cgd_ray.records import Prompt
 
 ROOT = Path(__file__).parents[2]
 CASES = [
@@ -133,13 +131,6 @@ def test_a_pool_for_easy_answers_starts_no_process():
         grades = pool.grade_all([GradeItem("1/2", r"\boxed{0.5}"), GradeItem("7", "#### 8")])
         assert set(multiprocessing.active_children()) == before
     assert [result.correct for result in grades] == [True, False]
-
-
-def test_score_response_carries_the_grade():
-    prompt = Prompt("ab12", "1+1?", "2", None, "test", "test")
-    score = score_response("student", prompt, r"\boxed{2}", 7, Grade(True, "2", "equal"))
-    assert (score.key, score.extracted, score.correct) == ("student/ab12", "2", True)
-    assert (score.reason, score.num_tokens) == ("equal", 7)
 
 
 def test_grading_works_off_the_main_thread():
