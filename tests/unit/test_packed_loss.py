@@ -115,8 +115,10 @@ def test_attention_as_the_paper_writes_it(
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     total, heads, groups, width = sum(lengths), 4, 2, 8
-    query = torch.randn(1, heads, total, width, generator=generator)
-    key, value = (torch.randn(1, groups, total, width, generator=generator) for _ in range(2))
+    query = torch.randn(1, heads, total, width, generator=generator).requires_grad_()
+    key, value = (
+        torch.randn(1, groups, total, width, generator=generator).requires_grad_() for _ in range(2)
+    )
     found, weights = document_attention(
         torch.nn.Identity(),
         query,
@@ -134,6 +136,12 @@ def test_attention_as_the_paper_writes_it(
     keys, values = (t.repeat_interleave(heads // groups, 1) for t in (key, value))
     scores = query @ keys.transpose(2, 3) * (scaling or width**-0.5)
     expected = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ values
+    weighting = torch.randn(expected.shape, generator=generator)
+    inputs = query, key, value
+    gradients = torch.autograd.grad((found.transpose(1, 2) * weighting).sum(), inputs)
+    wanted = torch.autograd.grad((expected * weighting).sum(), inputs)
+    for one, other in zip(gradients, wanted, strict=True):
+        assert (one - other).abs().max().item() <= 2e-5
     assert found.shape == (1, total, heads, width)
     assert (found.transpose(1, 2) - expected).abs().max().item() <= 1e-5
     assert weights is None
