@@ -139,6 +139,10 @@ def test_a_missing_required_setting_is_named() -> None:
             "sampling.max_tokens=1024 leaves no room for the prompt in student.max_model_len=1024",
         ),
         (["evaluate.max_tokens=1024"], "evaluate.max_tokens=1024 leaves no room for the prompt"),
+        (["serve.tls_certfile=a.pem"], "serve.tls_certfile and serve.tls_keyfile must be set"),
+        (["serve.min_replicas=3"], "serve.max_replicas=1 is below serve.min_replicas=3"),
+        (["serve.models={'a b'='base'}"], "serve.models: 'a b' is no model id"),
+        (["serve.models={}"], "serve.models: dictionary should have at least 1 item"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides: list[str], said: str) -> None:
