@@ -5,6 +5,7 @@ Tests run a seed or two, `make chaos` many.
 """
 
 import atexit
+import contextlib
 import os
 import pickle
 import random
@@ -317,10 +318,18 @@ class Driver:
         assert ended == status, f"status {ended}; {self.log.read_text()[-3000:]}"
 
     def kill_a_rank(self, draw: random.Random, number: int = signal.SIGKILL) -> None:
-        """Send a signal to one of the training's workers."""
-        ours = psutil.Process(self.process.pid).children(recursive=True)
-        workers = [p for p in ours if "RayTrainWorker" in " ".join(p.cmdline())]
-        draw.choice(sorted(workers, key=lambda p: p.pid)).send_signal(number)
+        """Send a signal to one of the training's workers, once there are any."""
+        wait_until(lambda: bool(self._ranks()), self)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            draw.choice(self._ranks()).send_signal(number)
+
+    def _ranks(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "RayTrainWorker" in " ".join(process.cmdline()):
+                    found.append(process)
+        return sorted(found, key=lambda process: process.pid)
 
 
 def start_driver(folder: Path, task: TrainTask, **environment: str) -> Driver:
