@@ -10,9 +10,11 @@ from cgd_ray.pipeline.models import trained_model
 from cgd_ray.pipeline.rounds import starting_student
 from cgd_ray.pipeline.run import examples, generate, train
 from cgd_ray.pipeline.stages import finished
+from cgd_ray.runtime import ray_session
 from cgd_ray.settings import load
 from cgd_ray.training.metrics import read_metrics
 from tests.support.tiny_student import tiny_student
+from tests.support.workers import run_workers
 
 RUN = """
 [run]
@@ -54,7 +56,9 @@ max_tokens = 64
 """
 
 
-def test_the_second_round_starts_from_the_student_of_the_first(tmp_path: Path):
+def test_the_second_round_starts_from_the_student_of_the_first(tmp_path: Path, monkeypatch):
+    # The loop in processes of its own: what Ray Train adds is tested elsewhere, and costs a minute.
+    monkeypatch.setattr("cgd_ray.pipeline.train.launch", lambda task, *_: run_workers(task))
     student = tiny_student(tmp_path / "student")
     rows = [{"prompt": f"{n} + {n + 1} - 3 =", "answer": str(2 * n - 2)} for n in range(12)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -64,9 +68,10 @@ def test_the_second_round_starts_from_the_student_of_the_first(tmp_path: Path):
     contexts, curves = [], []
     for _ in range(settings.run.rounds):
         ctx = open_context(settings)
-        generate(settings)
-        examples(settings)
-        train(settings)
+        with ray_session(settings.run.num_cpus):
+            generate(settings)
+            examples(settings)
+            train(settings)
         assert finished(ctx, "checkpoint") is not None
         contexts.append(ctx)
         curves.append([m.loss for m in read_metrics(ctx.store, ctx.folders.checkpoint)])
