@@ -49,6 +49,7 @@ def stage_folders(
     source_versions: tuple[str, ...],
     retries: int = 0,
     start: str | None = None,
+    task_versions: tuple[str, ...] = (),
 ) -> StageFolders:
     """Return where each stage of one round of this run keeps its output.
 
@@ -60,6 +61,8 @@ def stage_folders(
         retries: times that failed rows were tried again: what follows may see more rows each time.
         start: checkpoint folder of the round before, whose student drafts and is trained further;
             None: the first round, which starts from `student.model`.
+        task_versions: what the files of evaluation tasks contain, as
+            `evaluation.loading.task_versions` says.
     """
     s = settings
 
@@ -90,7 +93,7 @@ def stage_folders(
     problems = ("tasks", "data_dir", "num_problems", "methods", "base_model", "student_model")
     answers = ("temperature", "top_p", "max_tokens", "num_resamples")
     asked = _part(s.evaluate, *problems, *answers)
-    scores = name("scores", checkpoint, prompts, asked, s.student.max_model_len)
+    scores = name("scores", checkpoint, prompts, asked, s.student.max_model_len, *task_versions)
     report = name("report", scores, s.run.name, _part(s.report))
     return StageFolders(prompts, drafts, refinements, curated, examples, checkpoint, scores, report)
 

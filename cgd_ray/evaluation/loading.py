@@ -1,11 +1,13 @@
 """The names in `evaluate.tasks` -> problems, from files, the hub or a generator."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from cgd_ray.errors import UserError
 from cgd_ray.evaluation.problems import ProblemSet, make_problems
 from cgd_ray.evaluation.tasks import Hub, TaskSpec
-from cgd_ray.prompts.files import file_rows
+from cgd_ray.prompts.files import file_rows, prompt_files
 from cgd_ray.prompts.generated import GENERATED, generated_rows
 from cgd_ray.prompts.hub import HUB, hub_rows
 
@@ -46,18 +48,42 @@ def load_problems(
     return make_problems(spec.task, file_rows(location, _SETTING), location, None)
 
 
+def task_versions(tasks: Iterable[str], data_dir: str | None) -> tuple[str, ...]:
+    """Return what changes when a file of these tasks does.
+
+    Nothing for other sources, and nothing for missing files: only evaluation needs them.
+    """
+    versions: list[str] = []
+    for spec in map(parse_task, tasks):
+        location = spec.location
+        if location is not None and not location.startswith((HUB, GENERATED)):
+            files = [location]
+        else:
+            files = _files(spec, data_dir) if data_dir is not None and location is None else []
+        for file in files:
+            with suppress(UserError):
+                versions += [f"{e.key}:{e.version}" for e in prompt_files(file, _SETTING)]
+    return tuple(versions)
+
+
 def _from_folders(spec: TaskSpec, data_dir: str) -> ProblemSet:
-    wanted: list[str] = []
+    files = _files(spec, data_dir)
+    if not files:
+        wanted = ", ".join(f"{folders}/{_SPLITS[0]}.jsonl" for folders in spec.task.folders)
+        raise UserError(
+            f"task {spec.task.name}: evaluate.data_dir={data_dir} holds none of {wanted}"
+        )
+    rows = (row for file in files for row in file_rows(file, _SETTING))
+    return make_problems(spec.task, rows, " and ".join(files), None)
+
+
+def _files(spec: TaskSpec, data_dir: str) -> list[str]:
+    """Return the files of the first of a task's folders that are all there; none if none are."""
     for folders in spec.task.folders:
         places = [_split_file(Path(data_dir, folder)) for folder in folders.split("+")]
         if all(places):
-            files = [str(place) for place in places]
-            rows = (row for file in files for row in file_rows(file, _SETTING))
-            return make_problems(spec.task, rows, " and ".join(files), None)
-        wanted.append(f"{folders}/{_SPLITS[0]}.jsonl")
-    raise UserError(
-        f"task {spec.task.name}: evaluate.data_dir={data_dir} holds none of {', '.join(wanted)}"
-    )
+            return [str(place) for place in places]
+    return []
 
 
 def _split_file(folder: Path) -> Path | None:

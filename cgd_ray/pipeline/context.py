@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cgd_ray.evaluation.loading import task_versions
 from cgd_ray.identity import StageFolders, stage_folders
 from cgd_ray.progress import Progress
 from cgd_ray.prompts.sources import source_versions
@@ -71,7 +72,8 @@ def _folders(
     store: Store, settings: Settings, versions: tuple[str, ...], start: str | None
 ) -> StageFolders:
     retries = sum(1 for _ in store.list(_retries(stage_folders(settings, versions, 0, start))))
-    return stage_folders(settings, versions, retries, start)
+    tasks = task_versions(settings.evaluate.tasks, settings.evaluate.data_dir)
+    return stage_folders(settings, versions, retries, start, tasks)
 
 
 def _retries(folders: StageFolders) -> str:

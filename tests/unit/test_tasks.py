@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cgd_ray.errors import UserError
-from cgd_ray.evaluation.loading import load_problems
+from cgd_ray.evaluation.loading import load_problems, task_versions
 from cgd_ray.evaluation.problems import as_multiple_choice, make_problems, sample_problems
 from cgd_ray.evaluation.tasks import TASKS, Hub, parse_task
 from cgd_ray.evaluation.templates import TEMPLATES, build_problem_messages
@@ -80,6 +80,17 @@ def test_the_hash_is_of_the_problems_and_not_of_their_place(tmp_path: Path) -> N
     other = written(tmp_path, "c/gsm8k", row(1), row(2, answer="4"))
     hashes = [load_problems(parse_task(str(p)), None, None, 1).sha256 for p in (*places, other)]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_version_of_a_task_is_that_of_its_files(tmp_path: Path) -> None:
+    path = written(tmp_path, "gsm8k", row(1))
+    tasks = ("gsm8k:4", str(path), "prompts.test", "reasoning-gym:chain_sum", "bbh", "gone.jsonl")
+    before = task_versions(tasks, str(tmp_path))
+    assert len(before) == 2
+    written(tmp_path, "gsm8k", row(1), row(2))
+    after = task_versions(tasks, str(tmp_path))
+    assert before[0] != after[0]
+    assert task_versions(("gsm8k",), None) == ()
 
 
 def test_the_gold_answer_says_how_a_file_without_a_name_is_graded(tmp_path: Path) -> None:
