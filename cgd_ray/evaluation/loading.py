@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cgd_ray.errors import UserError
 from cgd_ray.evaluation.problems import ProblemSet, make_problems
-from cgd_ray.evaluation.tasks import Hub, TaskSpec
+from cgd_ray.evaluation.tasks import Hub, TaskSpec, parse_task
 from cgd_ray.prompts.files import file_rows, prompt_files
 from cgd_ray.prompts.generated import GENERATED, generated_rows
 from cgd_ray.prompts.hub import HUB, hub_rows
