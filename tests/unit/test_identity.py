@@ -13,7 +13,12 @@ from cgd_ray.settings import Settings, setting_paths
 from cgd_ray.teacher import critique, refinement
 
 STAGES = tuple(StageFolders.__dataclass_fields__)
-BASE = ("train.batches_per_step=4", "serve.tls_certfile=a.pem", "serve.tls_keyfile=a.key")
+BASE = (
+    "train.batches_per_step=4",
+    "train.zero_stage=3",
+    "serve.tls_certfile=a.pem",
+    "serve.tls_keyfile=a.key",
+)
 
 # Every setting: another value, and the first stage whose output it changes (None: none at all).
 EFFECT: dict[str, tuple[str, str | None]] = {
@@ -108,6 +113,13 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "train.max_grad_norm": ("0.5", "checkpoint"),
     "train.dtype": ("float32", "checkpoint"),
     "train.gradient_checkpointing": ("true", None),
+    "train.offload_optimizer": ("true", None),
+    "train.offload_parameters": ("true", None),
+    "train.liger": ("off", None),
+    "train.lora.rank": ("8", "checkpoint"),
+    "train.lora.alpha": ("16", "checkpoint"),
+    "train.lora.dropout": ("0.1", "checkpoint"),
+    "train.lora.targets": ('["q_proj"]', "checkpoint"),
     "train.checkpoint_every_steps": ("7", None),
     "train.keep_checkpoints": ("5", None),
     "train.max_failures": ("1", None),
