@@ -51,8 +51,8 @@ def compare(first: str, second: str) -> None:
     Raises:
         UserError: a side has no scores, or the two were not evaluated alike.
     """
-    sides = tuple([_evaluated(name) for name in side.split(",")] for side in (first, second))
-    found = compare_sides(*sides)
+    a, b = ([_evaluated(name) for name in side.split(",")] for side in (first, second))
+    found = compare_sides(a, b)
     for line in comparison_lines(found, first, second):
         say(line)
 
