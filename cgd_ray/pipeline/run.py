@@ -19,6 +19,7 @@ from cgd_ray.processes import require_free_port
 from cgd_ray.runtime import ray_session
 from cgd_ray.settings import Settings
 from cgd_ray.store import open_store
+from cgd_ray.training.tracking import check_trackers
 
 
 @contextmanager
@@ -115,6 +116,7 @@ def run(settings: Settings, *, retry_failed: bool = False) -> None:
     with held(settings, retry_failed=retry_failed) as ctx:
         if finished(ctx, "scores") is None:
             _check_port(settings)
+            check_trackers(settings.train.trackers)
             _check_teacher(ctx)
         with _session(ctx, "scores"):
             run_stage(ctx, "prompts")
