@@ -23,7 +23,6 @@ _EXTRA_CALLS_SHARE = 0.02  # of the teacher calls that a run needs
 _ROWS, _LATENCY_MS = 300, 200
 # A kill costs at most the calls in flight, 8 an actor: six of them pass for 2 % of 3,000 calls.
 _DRIVER_ROWS = 1500
-_ROUNDING = 1e-4  # nats, of other sums in float32 over 360 steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def elastic(fire: S3UnderFire, folder: Path, seed: int) -> Outcome:
     folder.mkdir(parents=True)
     world = train_fire.make_world(fire.direct(name), f"{BUCKET}/{name}", folder)
     report = train_fire.lose_and_add_nodes(world, "elastic", folder, ("lose", "add", "lose"))
-    kept = report.num_workers == (2, 1, 2, 1) and report.loss_difference <= _ROUNDING
+    kept = report.num_workers == (2, 1, 2, 1) and report.loss_difference <= train_fire.LOSS_ROUNDING
     return Outcome(report, kept)
 
 
