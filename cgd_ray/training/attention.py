@@ -61,11 +61,20 @@ def document_attention(
             f"{type(module).__name__} uses {what}, which document attention does not compute: "
             "choose a student.model of another family"
         )
-    parts = query_1HTD, key_1GTD, value_1GTD
+    lengths = list(document_lengths)
     if dropout == 0 and _has_flash_kernel(query_1HTD):
-        return _all_at_once(*parts, tuple(document_lengths), scaling, sliding_window), None
-    documents = zip(*(part.split(list(document_lengths), 2) for part in parts), strict=True)
-    outputs = [_one_document(*one, scaling, dropout, sliding_window) for one in documents]
+        whole = query_1HTD, key_1GTD, value_1GTD
+        return _all_at_once(*whole, tuple(lengths), scaling, sliding_window), None
+    documents = zip(
+        query_1HTD.split(lengths, 2),
+        key_1GTD.split(lengths, 2),
+        value_1GTD.split(lengths, 2),
+        strict=True,
+    )
+    outputs = [
+        _one_document(query, key, value, scaling, dropout, sliding_window)
+        for query, key, value in documents
+    ]
     return torch.cat(outputs, 2).transpose(1, 2), None
 
 

@@ -151,6 +151,7 @@ def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noq
     train = task.train
     elastic = train.min_workers < train.max_workers
     environment = {} if task.on_gpu else {"DS_ACCELERATOR": "cpu"}
+    callbacks: list[Any] = [_TermIsNoEnd(), _SaveBeforeResize(post)]  # of Ray's internal kinds
     return TorchTrainer(
         lambda: _train(task, post),
         torch_config=TorchConfig(backend="nccl" if task.on_gpu else "gloo"),
@@ -165,7 +166,7 @@ def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noq
             storage_path=str((work_dir / "ray_train").resolve()),
             failure_config=FailureConfig(max_failures=train.max_failures),
             worker_runtime_env={"env_vars": environment},
-            callbacks=[_TermIsNoEnd(), _SaveBeforeResize(post)],
+            callbacks=callbacks,
         ),
     )
 

@@ -70,7 +70,7 @@ def _loss_for_logits(head: torch.nn.Linear, target_ids_K: torch.Tensor) -> Itera
         return (head_loss_sum(hidden_1KD[0], head.weight, target_ids_K),)
 
     plain = head.forward
-    head.forward = forward
+    head.forward = forward  # pyright: ignore[reportAttributeAccessIssue] - as torch allows
     try:
         yield
     finally:
@@ -122,9 +122,11 @@ class _HeadLoss(torch.autograd.Function):
             grad = logits.copy_(log_p)
             if wants_hidden:
                 hidden_grads.append(grad @ weight_VD)
-            if wants_weight and weight_grad is None:
+            if not wants_weight:
+                continue
+            if weight_grad is None:
                 weight_grad = grad.T @ hidden
-            elif wants_weight:
+            else:
                 weight_grad.addmm_(grad.T, hidden)
         ctx.grads = torch.cat(hidden_grads) if wants_hidden else None, weight_grad
         return loss

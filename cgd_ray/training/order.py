@@ -59,7 +59,7 @@ def _epoch_order(num_rows: int, seed: int, epoch: int, window_rows: int | None) 
     shards: list[IntArray] = [
         np.arange(s, min(s + SHARD_ROWS, num_rows)) for s in range(0, num_rows, SHARD_ROWS)
     ]
-    order: IntArray = draw.permutation(len(shards))
+    order: list[int] = draw.permutation(len(shards)).tolist()
     in_window = max(1, window_rows // SHARD_ROWS)
     windows = [order[start : start + in_window] for start in range(0, len(order), in_window)]
     parts: list[IntArray] = [

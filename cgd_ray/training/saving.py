@@ -43,7 +43,7 @@ class TrainingStates:
         self._keep = task.train.keep_checkpoints
         self._every = task.train.checkpoint_every_steps
         self._made_with = made_with(task)
-        self._group = dist.new_group(backend="gloo", timeout=_UPLOAD_LIMIT)
+        self._group: Any = dist.new_group(backend="gloo", timeout=_UPLOAD_LIMIT)
         self._attempt: str = self._from_first(uuid.uuid4().hex[:8])
         self._uploader: Uploader | None = None
         self._damaged: list[str] = []

@@ -30,7 +30,9 @@ def _step(wrapper: Any) -> bool:  # noqa: ANN401
     for weight, _ in pairs:
         if weight.grad is None:  # an expert that no token met: its moments fade as at every stage
             weight.grad = torch.zeros_like(weight)
-    norms = torch._foreach_norm([weight.grad for weight, _ in pairs], 2, dtype=torch.float32)
+    norms: Any = torch._foreach_norm(  # pyright: ignore[reportPrivateImportUsage] - one call for all
+        [weight.grad for weight, _ in pairs], 2, dtype=torch.float32
+    )
     norm = torch.linalg.vector_norm(torch.stack(norms)).item()
     if not math.isfinite(norm):
         return wrapper._skip_invalid_grad_norm()
@@ -38,9 +40,9 @@ def _step(wrapper: Any) -> bool:  # noqa: ANN401
     clip = wrapper.clip_grad / (norm + 1e-6) if wrapper.clip_grad else 1.0
     for part in _parts(pairs):
         for weight, master in part:
-            master.grad = weight.grad.float()
-            if clip < 1:
-                master.grad.mul_(clip)
+            assert weight.grad is not None  # set above
+            grad = weight.grad.float()
+            master.grad = grad.mul_(clip) if clip < 1 else grad
         wrapper.optimizer.step()  # passes over masters without a gradient
         for weight, master in part:
             weight.data.copy_(master.data)
