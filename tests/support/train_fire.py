@@ -244,7 +244,8 @@ def lose_and_add_nodes(
     """Train with one or two workers on two nodes; "lose" one and "add" one, in turn."""
     # At ten times this rate the tiny model learns its rows by heart, and then any rounding grows:
     # one and two undisturbed workers come 0.01 apart.
-    settings = {"learning_rate": 1e-4, "zero_stage": 2, "num_epochs": 180}
+    num_epochs = 60 + 40 * len(changes)  # long enough for a restart at each
+    settings = {"learning_rate": 1e-4, "zero_stage": 2, "num_epochs": num_epochs}
     settings["checkpoint_every_steps"] = 4
     run_workers(world.task(f"steady-{name}", num_workers=2, **settings))
     # Ray notices a lost node some seconds late, and waits this long for it.
