@@ -42,21 +42,18 @@ def main() -> int:
     path: Path = parser.parse_args().data / _SOLUTIONS
     if not path.is_file():
         sys.exit(f"{path} is missing: --data names the folder that holds {_SOLUTIONS}")
-    marked = chosen_rows(path)
-    rows = [*marked, *map(as_written, marked)]
+    rows = chosen_rows(path)
     with GraderPool(2) as pool:
         grades = pool.grade_all([GradeItem(row["gold"], row["response"]) for row in rows])
     ours = [grade.correct for grade in grades]
     others = {"label": [row["label"] for row in rows], **harnesses(rows)}
-    # lm-eval's strict filter reads marked answers alone.
-    others["lm_eval_strict"] = others["lm_eval_strict"][: len(marked)]
     agreement = {
-        name: sum(map(bool.__eq__, ours, found)) / len(found) for name, found in others.items()
+        name: sum(map(bool.__eq__, ours, found)) / len(rows) for name, found in others.items()
     }
     listed = {
         name: [
             shown(row, grade.extracted, grade.correct, verdict)
-            for row, grade, verdict in zip(rows, grades, found, strict=False)
+            for row, grade, verdict in zip(rows, grades, found, strict=True)
             if grade.correct != verdict
         ]
         for name, found in others.items()
@@ -67,8 +64,8 @@ def main() -> int:
     written = write_result(
         "evaluation-agreement",
         "python -m benchmarks.evaluation_agreement --data DIR",
-        {"num_problems": _NUM_PROBLEMS, "num_verdicts": len(rows), "num_right": sum(ours)},
-        {f"num_right_by_{name}": sum(found) for name, found in others.items()},
+        {"num_problems": _NUM_PROBLEMS, "num_responses": len(rows), "right": sum(ours)},
+        {name: sum(found) for name, found in others.items()},
         worst,
         {
             "agreement": {name: round(share, 4) for name, share in agreement.items()},
@@ -101,12 +98,6 @@ def chosen_rows(path: Path) -> list[dict[str, Any]]:
         for problem in few
         for model, answer in problem["meta"]["model_solutions"].items()
     ]
-
-
-def as_written(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a response as the model wrote it, its answer behind "A:" and not marked."""
-    raw = "A: ".join(row["response"].rsplit("#### ", 1))
-    return {**row, "id": f"{row['id']}/as_written", "response": raw}
 
 
 def harnesses(rows: list[dict[str, Any]]) -> dict[str, list[bool]]:
