@@ -16,6 +16,8 @@ from cgd_ray.plan import derive, describe
 from cgd_ray.settings import load
 from cgd_ray.verbs import VERBS, Verb
 
+_ASK = "ask"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit status: 0, 2 for a user's error, 130 for Ctrl-C."""
@@ -27,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
         add_arguments(verbs.add_parser(name, help=verb.help, description=verb.help), verb)
-    args = parser.parse_args(argv)
+    verbs.add_parser(_ASK, help="ask every served model, and print the answers side by side")
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == [_ASK]:  # a client: it takes a question, and no run file
+        return importlib.import_module("cgd_ray.serving.asking").main(given[1:])
+    args = parser.parse_args(given)
     return run_verb(args.verb, args)
 
 

@@ -8,8 +8,9 @@ from cgd_ray.errors import UserError
 from cgd_ray.evaluation.problems import ProblemSet, make_problems
 from cgd_ray.evaluation.tasks import Hub, TaskSpec, parse_task
 from cgd_ray.prompts.files import file_rows, prompt_files
-from cgd_ray.prompts.generated import GENERATED, generated_rows
-from cgd_ray.prompts.hub import HUB, hub_rows
+from cgd_ray.prompts.generated import generated_rows
+from cgd_ray.prompts.hub import hub_rows
+from cgd_ray.prompts.locations import GENERATED, HUB
 
 _SETTING = "evaluate.tasks"
 _GENERATED_PROBLEMS = 200  # of a family, unless evaluate.num_problems says otherwise

@@ -12,8 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cgd_ray.evaluation.choices import is_choice, is_number, is_truth
-from cgd_ray.prompts.generated import GENERATED
-from cgd_ray.prompts.hub import HUB
+from cgd_ray.prompts.locations import GENERATED, HUB
 
 OWN = "prompts.test"  # the run's own test prompts, asked as they stand
 _SAMPLES = re.compile(r"(.+?):(\d{1,6})")

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cgd_ray.errors import UserError
+from cgd_ray.prompts.locations import GENERATED
 from cgd_ray.prompts.rows import Row
 
-GENERATED = "reasoning-gym:"
 _MOST = 1_000_000
 
 

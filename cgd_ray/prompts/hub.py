@@ -14,12 +14,12 @@ import httpx2
 import pyarrow as pa
 
 from cgd_ray.errors import UserError
+from cgd_ray.prompts.locations import HUB
 from cgd_ray.prompts.rows import Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-HUB = "hf:"
 _OPTIONS = ("config", "split", "revision")
 _ROWS_AT_A_TIME = 1024
 _LONGEST_REASON = 200  # characters

@@ -11,8 +11,9 @@ from itertools import islice
 from cgd_ray.curation.decontamination import EvaluationIndex, Match
 from cgd_ray.errors import UserError
 from cgd_ray.prompts.files import file_rows, prompt_files
-from cgd_ray.prompts.generated import GENERATED, generated_rows
-from cgd_ray.prompts.hub import HUB, hub_rows, hub_version
+from cgd_ray.prompts.generated import generated_rows
+from cgd_ray.prompts.hub import hub_rows, hub_version
+from cgd_ray.prompts.locations import GENERATED, HUB
 from cgd_ray.prompts.rows import Row, Split
 from cgd_ray.prompts.screening import Screen, make_prompt
 from cgd_ray.prompts.shapes import Problem, Shape, Unusable, shape_of, to_problem
