@@ -139,9 +139,3 @@ def test_ctrl_c_and_a_killed_rank_on_ray_cost_nothing(world: World, tmp_path: Pa
     driver.kill_a_rank(random.Random(1))
     driver.ends(0)
     assert world.differ("disturbed", "calm") == NONE
-
-
-def test_a_lost_node_costs_a_worker_and_no_training(world: World, tmp_path: Path) -> None:
-    report = train_fire.lose_and_add_nodes(world, "elastic", tmp_path, changes=("lose",))
-    assert report.num_workers == (2, 1)
-    assert report.loss_difference <= train_fire.LOSS_ROUNDING
