@@ -27,6 +27,9 @@ def training_device(task: TrainTask) -> torch.device:
 def build_engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 - untyped library
     """Load the student and hand it to DeepSpeed, sharded as the settings say."""
     register()
+    # Else DeepSpeed compiles its shared-memory collectives on the spot, and a worker that is killed
+    # meanwhile leaves a lock for which all later training on the machine waits, for ever.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     config = deepspeed_config(task.train, dist.get_world_size())
     dtype = getattr(torch, task.train.dtype)
     # Alive while the model loads: transformers then shards the weights over the workers at once.
