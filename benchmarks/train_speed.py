@@ -26,8 +26,8 @@ from cgd_ray.student import chat_tokenizer, student_source
 _REPEATS = 3
 _NUM_EXAMPLES = 64
 _TOKENS_A_ROW = 1024
-_SKIPPED_STEPS = 3  # kernels are chosen, memory is claimed
-_STEPS = 10
+_SKIPPED_STEPS = 5  # kernels are chosen, memory is claimed
+_STEPS = 23  # a pass over the examples, so that each contender trains the same ones
 _MEMORY_ROWS = (1024, 4096)  # tokens
 _GOAL = 1.3
 _SCRIPT = str(Path(__file__).with_name("train_rivals.py"))

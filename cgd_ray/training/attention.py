@@ -5,7 +5,8 @@ documents in one call; elsewhere each document is one causal call. No T x T mask
 and packing changes neither result nor cost of a document.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import AttentionInterface
 from cgd_ray.errors import UserError
 
 DOCUMENT_ATTENTION = "cgd_documents"
-_PLAIN_UP_TO = 512  # tokens
+_QUERIES_AT_ONCE = 128  # of a document on a CPU: their scores stay in its cache
 
 
 def document_attention(
@@ -137,10 +138,10 @@ def _one_document(
     sliding_window: int | None,
 ) -> torch.Tensor:
     """Return the attention of one document, shape (1, H, T, D)."""
-    length = query_1HTD.shape[2]
-    if query_1HTD.device.type == "cpu" and length <= _PLAIN_UP_TO and dropout == 0:
+    if query_1HTD.device.type == "cpu" and dropout == 0:
         scale = query_1HTD.shape[3] ** -0.5 if scaling is None else scaling
-        return _ShortDocument.apply(query_1HTD, key_1GTD, value_1GTD, scale, sliding_window)  # pyright: ignore
+        whole = query_1HTD, key_1GTD, value_1GTD
+        return _DocumentOnCPU.apply(*whole, scale, sliding_window)  # pyright: ignore
     window = _window(query_1HTD, sliding_window)
     return scaled_dot_product_attention(
         query_1HTD,
@@ -154,11 +155,12 @@ def _one_document(
     )
 
 
-class _ShortDocument(torch.autograd.Function):
+class _DocumentOnCPU(torch.autograd.Function):
     """The attention of one document on a CPU, shape (1, H, T, D): the kernel forward, ours back.
 
-    Backward, the heads that share keys are rows of plain matrix products, several times as fast for
-    a short document as the kernel's own. Nothing of size T x T is kept in between.
+    Backward, some queries at a time see the keys up to their own and no others, and the heads that
+    share keys are rows of one matrix product. The arithmetic is that of the kernel's own backward:
+    factors in the weights' type, sums in float32. Nothing of size T x T is kept in between.
     """
 
     @staticmethod
@@ -171,57 +173,80 @@ class _ShortDocument(torch.autograd.Function):
         window: int | None,
     ) -> torch.Tensor:
         repeats = query_1HTD.shape[1] // key_1GTD.shape[1]
-        mask = None
-        if window is not None:
-            mask = _unseen(query_1HTD.shape[2], 1, window, query_1HTD.dtype)
+        sees = _window(query_1HTD, window)
         output_1HTD, logsumexp_1HT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query_1HTD,
             key_1GTD.repeat_interleave(repeats, 1),
             value_1GTD.repeat_interleave(repeats, 1),
-            is_causal=window is None,
-            attn_mask=mask,
+            is_causal=sees is None,
+            attn_mask=None if sees is None else sees.to(query_1HTD.dtype).log(),
             scale=scale,
         )
         ctx.save_for_backward(query_1HTD, key_1GTD, value_1GTD, output_1HTD, logsumexp_1HT)
-        ctx.scale, ctx.window = scale, window
+        ctx.scale, ctx.window = scale, None if sees is None else window
         return output_1HTD
 
     @staticmethod
     def backward(ctx: Any, grad_1HTD: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         query_1HTD, key_1GTD, value_1GTD, output_1HTD, logsumexp_1HT = ctx.saved_tensors
-        _, heads, length, width = query_1HTD.shape
-        groups, dtype = key_1GTD.shape[1], query_1HTD.dtype
-        rows = groups, heads // groups * length
-        query_GRD, output_GRD, grad_GRD = (
-            part.reshape(*rows, width) for part in (query_1HTD, output_1HTD, grad_1HTD)
-        )
-        key_GTD, value_GTD = key_1GTD[0], value_1GTD[0]
+        dtype, length = query_1HTD.dtype, query_1HTD.shape[2]
         wide = torch.promote_types(dtype, torch.float32)
-        unseen_RT = _unseen(length, heads // groups, ctx.window, wide)
-        p_GRT = torch.baddbmm(
-            unseen_RT - logsumexp_1HT.reshape(*rows, 1),
-            query_GRD.to(wide),
-            key_GTD.to(wide).transpose(1, 2),
-            alpha=ctx.scale,
-        ).exp_()
-        mean_GR1 = (output_GRD.to(wide) * grad_GRD).sum(-1, keepdim=True)
-        grad_GRT = grad_GRD.to(wide) @ value_GTD.to(wide).transpose(1, 2)
-        grad_GRT = grad_GRT.sub_(mean_GR1).mul_(p_GRT).to(dtype)
-        value_grad_GTD = p_GRT.to(dtype).transpose(1, 2) @ grad_GRD
-        query_grad_GRD = (grad_GRT @ key_GTD).mul_(ctx.scale)
-        key_grad_GTD = (grad_GRT.transpose(1, 2) @ query_GRD).mul_(ctx.scale)
-        query_grad_1HTD = query_grad_GRD.view(1, heads, length, width)
-        return query_grad_1HTD, key_grad_GTD[None], value_grad_GTD[None], None, None
+        groups = key_1GTD.shape[1]
+        query_GRTD, output_GRTD, grad_GRTD, logsumexp_GRT1 = (
+            part.reshape(groups, -1, length, part.shape[3])
+            for part in (query_1HTD, output_1HTD, grad_1HTD, logsumexp_1HT[..., None])
+        )
+        key_GTD, value_GTD = key_1GTD[0].to(wide), value_1GTD[0].to(wide)
+        mean_GRT1 = (output_GRTD.to(wide) * grad_GRTD).sum(-1, keepdim=True)
+        query_grad_GRTD = torch.empty_like(query_GRTD)
+        key_grad_GTD, value_grad_GTD = torch.zeros_like(key_GTD), torch.zeros_like(value_GTD)
+        with _products_of(dtype):
+            for start in range(0, length, _QUERIES_AT_ONCE):
+                end = min(start + _QUERIES_AT_ONCE, length)
+                first = 0 if ctx.window is None else max(0, start + 1 - ctx.window)
+                query, grad, mean, logsumexp = (
+                    part[:, :, start:end].to(wide).flatten(1, 2)
+                    for part in (query_GRTD, grad_GRTD, mean_GRT1, logsumexp_GRT1)
+                )
+                query = query * ctx.scale
+                key, value = key_GTD[:, first:end], value_GTD[:, first:end]
+                p_GQK = (query @ key.transpose(1, 2)).sub_(logsumexp).exp_()
+                # Hidden last: exp is many times slower where it meets infinities.
+                masked = end - (start if ctx.window is None else first)
+                p_GQK[:, :, -masked:].masked_fill_(
+                    _hidden(end - start, masked, ctx.window, query_GRTD.shape[1]), 0
+                )
+                value_grad_GTD[:, first:end].baddbmm_(p_GQK.transpose(1, 2), grad)
+                grad_GQK = (grad @ value.transpose(1, 2)).sub_(mean).mul_(p_GQK)
+                key_grad_GTD[:, first:end].baddbmm_(grad_GQK.transpose(1, 2), query)
+                query_grad = (grad_GQK @ key).mul_(ctx.scale)
+                query_grad_GRTD[:, :, start:end] = query_grad.unflatten(1, (-1, end - start))
+        grads = query_grad_GRTD.view_as(query_1HTD), key_grad_GTD[None], value_grad_GTD[None]
+        return *(grad.to(dtype) for grad in grads), None, None
 
 
-@lru_cache(maxsize=32)  # each layer asks for those of the step's documents
-def _unseen(length: int, repeats: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """Return minus infinity where a query does not see a key, else 0; shape (repeats * T, T)."""
-    hidden = torch.full((length, length), -torch.inf, dtype=dtype)
-    unseen = hidden.triu(1)
+@contextmanager
+def _products_of(dtype: torch.dtype) -> Iterator[None]:
+    """Round the factors of float32 matrix products to bfloat16 if that is the type they came in."""
+    matmul: Any = torch.backends.mkldnn.matmul  # pyright: ignore - torch's stubs lack it
+    before = matmul.fp32_precision
+    if dtype == torch.bfloat16:
+        matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+@lru_cache(maxsize=64)  # each layer asks for those of the step's documents
+def _hidden(num_queries: int, num_keys: int, window: int | None, repeats: int) -> torch.Tensor:
+    """Return which keys the last queries do not see, shape (repeats * queries, keys)."""
+    last_QK = torch.arange(num_keys - num_queries, num_keys)[:, None]
+    keys_K = torch.arange(num_keys)
+    hidden_QK = keys_K > last_QK
     if window is not None:
-        unseen = unseen + hidden.tril(-window)
-    return unseen.repeat(repeats, 1)
+        hidden_QK |= keys_K <= last_QK - window
+    return hidden_QK.repeat(repeats, 1)
 
 
 def _window(query_1HTD: torch.Tensor, sliding_window: int | None) -> torch.Tensor | None:

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from cgd_ray.training.attention import DOCUMENT_ATTENTION, register
+from cgd_ray.training.cpu import apply_lean_norms, prepare_process
 from cgd_ray.training.deepspeed_config import deepspeed_config
 from cgd_ray.training.liger import apply_liger
 from cgd_ray.training.lora import add_adapters
@@ -20,7 +21,7 @@ def training_device(task: TrainTask) -> torch.device:
     """Return this worker's device, with its threads set."""
     if task.on_gpu:
         return torch.device("cuda", torch.cuda.current_device())
-    torch.set_num_threads(task.threads)
+    prepare_process(task.threads)
     return torch.device("cpu")
 
 
@@ -39,6 +40,8 @@ def build_engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 
     )
     del sharded
     apply_liger(model, task.train.liger, on_gpu=task.on_gpu)
+    if not task.on_gpu:
+        apply_lean_norms(model)
     if task.train.lora.rank:
         add_adapters(model, task.train.lora, task.seed)
     if task.train.gradient_checkpointing:

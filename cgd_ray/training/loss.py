@@ -14,6 +14,8 @@ from torch.nn.functional import cross_entropy
 from cgd_ray.training.batch import BatchTensors
 from cgd_ray.training.memory import CHUNK_VALUES
 
+_CACHED_VALUES = 2**21  # logits that a CPU's cache holds in float32
+
 # How families change their logits after the head, by the names in their configurations.
 _AFTER_THE_HEAD = (
     "final_logit_softcapping",
@@ -112,22 +114,15 @@ class _HeadLoss(torch.autograd.Function):
         weight_grad: torch.Tensor | None = None
         for hidden, targets in zip(hidden_KD.split(rows), target_ids_K.split(rows), strict=True):
             logits = hidden @ weight_VD.T
-            wide = torch.promote_types(logits.dtype, torch.float32)
-            log_p = torch.log_softmax(logits, -1, dtype=wide)
-            places = torch.arange(len(targets), device=targets.device)
-            loss = loss - log_p[places, targets].sum()
-            if not (wants_hidden or wants_weight):
-                continue
-            log_p.exp_()[places, targets] -= 1
-            grad = logits.copy_(log_p)
+            loss = loss + _turn_into_gradient(logits, targets)
             if wants_hidden:
-                hidden_grads.append(grad @ weight_VD)
+                hidden_grads.append(logits @ weight_VD)
             if not wants_weight:
                 continue
             if weight_grad is None:
-                weight_grad = grad.T @ hidden
+                weight_grad = logits.T @ hidden
             else:
-                weight_grad.addmm_(grad.T, hidden)
+                weight_grad.addmm_(logits.T, hidden)
         ctx.grads = torch.cat(hidden_grads) if wants_hidden else None, weight_grad
         return loss
 
@@ -136,3 +131,18 @@ class _HeadLoss(torch.autograd.Function):
         grads = [grad if grad is None else grad.mul_(scale) for grad in ctx.grads]
         del ctx.grads  # scaled in place: a second pass would be wrong, and fails
         return *grads, None, None
+
+
+def _turn_into_gradient(logits_KV: torch.Tensor, target_ids_K: torch.Tensor) -> torch.Tensor:
+    """Return the summed cross-entropy of logits, and leave its gradient in their place."""
+    num_places, vocabulary = logits_KV.shape
+    rows = num_places if logits_KV.is_cuda else max(1, _CACHED_VALUES // vocabulary)
+    wide = torch.promote_types(logits_KV.dtype, torch.float32)
+    loss = torch.zeros((), device=logits_KV.device)
+    for logits, targets in zip(logits_KV.split(rows), target_ids_K.split(rows), strict=True):
+        log_p = torch.log_softmax(logits, -1, dtype=wide)
+        places = torch.arange(len(targets), device=targets.device)
+        loss = loss - log_p[places, targets].sum()
+        log_p.exp_()[places, targets] -= 1
+        logits.copy_(log_p)
+    return loss

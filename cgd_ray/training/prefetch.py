@@ -63,5 +63,5 @@ class BatchStream:
         self._ahead.extend(self._pool.submit(self._make, row) for row in islice(self._rows, number))
 
     def _make(self, row: int) -> BatchTensors:
-        batch = self._data.tensors(row)
+        batch = self._data.tensors(row).padded()
         return batch.pinned() if self._device.type == "cuda" else batch

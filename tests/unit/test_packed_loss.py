@@ -51,6 +51,18 @@ def test_packed_loss_is_unpacked_loss(
     assert abs(together - alone) / num_targets <= 1e-5
 
 
+@pytest.mark.parametrize("lengths", [[2, 40, 7], [64], [600, 20]])
+def test_padding_changes_no_loss_and_no_gradient(
+    model: LlamaForCausalLM, lengths: list[int]
+) -> None:
+    batch, weights = row(documents(lengths)), list(model.parameters())
+    losses = [target_loss_sum(model, each) for each in (batch, batch.padded())]
+    plain, padded = (torch.autograd.grad(loss, weights) for loss in losses)
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-6)
+    for a, b in zip(padded, plain, strict=True):
+        assert (a - b).abs().max().item() <= 1e-5 * b.abs().max().item()
+
+
 def test_packed_gradients_are_unpacked_gradients() -> None:
     model, examples = tiny_llama().train(), documents([20, 3, 41, 12])
     target_loss_sum(model, row(examples)).backward()
@@ -145,6 +157,27 @@ def test_attention_as_the_paper_writes_it(
     assert found.shape == (1, total, heads, width)
     assert (found.transpose(1, 2) - expected).abs().max().item() <= 1e-5
     assert weights is None
+
+
+@pytest.mark.parametrize("window", [None, 9])
+def test_attention_in_bfloat16_is_that_of_the_kernel(window: int | None) -> None:
+    """The same factors, rounded to bfloat16, and float32 sums: as close as torch's own kernel."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = (1, 4, 300, 8), (1, 2, 300, 8), (1, 2, 300, 8), (1, 300, 4, 8)
+    *inputs, weighting = (torch.randn(s, generator=generator).bfloat16() for s in shapes)
+
+    def gradients(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        parts = [part.to(dtype).requires_grad_() for part in inputs]
+        found, _ = document_attention(
+            torch.nn.Identity(), *parts, None, document_lengths=[300], sliding_window=window
+        )
+        return torch.autograd.grad(found, parts, weighting.to(dtype))
+
+    before = torch.backends.mkldnn.matmul.fp32_precision  # pyright: ignore
+    for one, other in zip(gradients(torch.bfloat16), gradients(torch.float32), strict=True):
+        assert one.dtype == torch.bfloat16
+        assert (one - other).abs().max().item() <= 0.015 * other.abs().max().item()
+    assert torch.backends.mkldnn.matmul.fp32_precision == before  # pyright: ignore
 
 
 @pytest.mark.parametrize(("window", "scaling"), [(None, None), (3, 0.3), (9, None)])

@@ -146,6 +146,20 @@ def test_a_row_as_tensors(tmp_path: Path) -> None:
     assert {t.dtype for t in (batch.input_ids_1T, batch.predict_at_K)} == {torch.int64}
 
 
+def test_a_padded_row_keeps_its_targets(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    commit_shard(store, "examples", [ROW])
+    plain = load_packed(store, "examples").tensors(0, CPU)
+    batch = plain.padded()
+    assert batch.input_ids_1T.shape == batch.position_ids_1T.shape == (1, 64)
+    assert batch.input_ids_1T[0, :7].tolist() == list(ROW.input_ids)
+    assert batch.position_ids_1T[0].tolist() == [0, 1, 2, 3, *range(60)]
+    assert batch.document_lengths == [4, 60]
+    assert batch.predict_at_K is plain.predict_at_K
+    assert batch.target_ids_K is plain.target_ids_K
+    assert batch.padded().document_lengths == [4, 60], "64 tokens need none"
+
+
 def test_rows_are_by_index_whatever_the_shards(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     examples = [Example(f"e{i}", "cgd", tuple(range(i, i + 5)), (0, 0, 0, 1, 1)) for i in range(9)]

@@ -1,0 +1,75 @@
+"""Norms in fewer passes, and what training sets up in its process on a CPU."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import AutoConfig
+
+from cgd_ray.training.cpu import apply_lean_norms
+from cgd_ray.training.loss import target_loss_sum
+from tests.support.packed_rows import documents, row
+from tests.support.tiny_llama import VOCABULARY, tiny_llama
+
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_lean_norms_have_the_loss_and_gradients_of_the_stock_ones(
+    dtype: torch.dtype, within: float
+) -> None:
+    model, batch = tiny_llama().train(), row(documents([30, 11, 22]))
+    for name, weight in model.named_parameters():
+        if "norm" in name:  # else all are one, which would hide a gradient that is wrong
+            weight.data.uniform_(0.5, 1.5)
+    model.to(dtype)
+    names, weights = zip(*model.named_parameters(), strict=True)
+    stock = target_loss_sum(model, batch)
+    wanted = torch.autograd.grad(stock, weights)
+    assert apply_lean_norms(model) == 5
+    lean = target_loss_sum(model, batch)
+    assert lean.item() == pytest.approx(stock.item(), rel=within)
+    for name, a, b in zip(names, torch.autograd.grad(lean, weights), wanted, strict=True):
+        assert (a - b).abs().max().item() <= within * b.abs().max().item(), name
+
+
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        (AutoConfig.for_model("qwen3", **SIZES), 9),  # queries' and keys' heads have their own
+        (AutoConfig.for_model("mixtral", **SIZES, num_local_experts=2), 5),
+        (AutoConfig.for_model("olmo2", **SIZES), 0),
+        (Gemma3TextConfig(**SIZES), 0),
+    ],
+    ids=["qwen3", "mixtral", "olmo2", "gemma3"],
+)
+def test_only_norms_of_the_same_arithmetic_are_replaced(
+    config: PreTrainedConfig, number: int
+) -> None:
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        stock = model(input_ids=ids).logits
+        assert apply_lean_norms(model) == number
+        assert (model(input_ids=ids).logits - stock).abs().max().item() <= 1e-5
+
+
+def test_denormal_numbers_are_zero_in_all_threads() -> None:
+    """In a process of its own: the setting would stay."""
+    code = (
+        "import torch; from cgd_ray.training.cpu import prepare_process; prepare_process(2);"
+        "print((torch.full((4_000_000,), 1e-39) * 1.5).count_nonzero().item(),"
+        " torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "2"]
