@@ -48,8 +48,9 @@ browser: # Chromium for the report page's tests, where we may install it; they s
 calibration: install ## cgd, cgd + prompt-only rows and distilled_sft in one budget (half an hour)
 	$(VENV)/bin/python -m benchmarks.calibration
 
-BENCHES ?= prompts commit_faults teacher_faults teacher_limits teacher_throughput sampling scale train_data
-bench: install ## README's figures of generation, on an idle machine (two hours); BENCHES="scale" for some
+BENCHES ?= prompts commit_faults teacher_faults teacher_limits teacher_throughput sampling scale train_data \
+  train_speed checkpoint_wait
+bench: install ## README's figures, on an idle machine (three hours); BENCHES="scale" for some
 	set -e; for name in $(BENCHES); do $(VENV)/bin/python -m benchmarks.$$name; done
 
 chaos: install ## reliability checks with many seeds (an hour); LANES="commits races" for some

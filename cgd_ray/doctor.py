@@ -16,9 +16,12 @@ from cgd_ray.noise import say
 from cgd_ray.pipeline.run import opened
 from cgd_ray.pipeline.teacher_address import check_teacher
 from cgd_ray.processes import require_free_port
+from cgd_ray.serving.exposure import exposure_lines, require_guard
 from cgd_ray.settings import EMBEDDED_STUDENT, Settings
 from cgd_ray.student import chat_tokenizer, student_source
 from cgd_ray.teacher.backend import own_base_url
+from cgd_ray.training.families import check_student
+from cgd_ray.training.tracking import check_trackers
 
 _REQUIRED = ("ray", "torch", "transformers", "deepspeed", "boto3", "pyarrow", "openai")
 _FREE_DISK_GB = 10
@@ -57,9 +60,10 @@ def _findings(s: Settings) -> Iterator[Finding]:
     yield _machine()
     yield _disk(s)
     yield _tried("student", lambda: _student(s))
+    yield _tried("training", lambda: _training(s))
     yield _tried("store", lambda: _store(s))
     yield _tried("teacher", lambda: _teacher(s))
-    yield _tried("serve port", lambda: _port(s))
+    yield _tried("serving", lambda: _serving(s))
 
 
 def _packages() -> Finding:
@@ -116,6 +120,14 @@ def _student(s: Settings) -> str:
     return f"{source}: tokenizer and chat template are usable"
 
 
+def _training(s: Settings) -> str:
+    source = student_source(s.student.model, Path(s.run.work_dir))
+    check_student(source, s.packing.sequence_length, s.train.lora)
+    check_trackers(s.train.trackers)
+    trackers = ", ".join(s.train.trackers) or "none"
+    return f"rows of {s.packing.sequence_length} tokens suit this student; trackers: {trackers}"
+
+
 def _store(s: Settings) -> str:
     if s.local.s3_server:
         return f"{s.run.root} on a SeaweedFS that the run starts ({weed_binary()})"
@@ -132,10 +144,11 @@ def _teacher(s: Settings) -> str:
     return f"{own_base_url(s.teacher)} answers; model {s.teacher.model} (not asked: that may cost)"
 
 
-def _port(s: Settings) -> str:
+def _serving(s: Settings) -> str:
     try:
         socket.getaddrinfo(s.serve.host, s.serve.port)
     except OSError as error:
         raise UserError(f"serve.host={s.serve.host} is unknown ({error.strerror})") from error
     require_free_port(s.serve.host, s.serve.port, "serve.port")
-    return f"{s.serve.host}:{s.serve.port} is free"
+    guard = exposure_lines(s.serve, len(require_guard(s.serve)))
+    return f"{s.serve.host}:{s.serve.port} is free; {'; '.join(guard)}"

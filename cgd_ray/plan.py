@@ -1,10 +1,19 @@
 """The arithmetic of a run before it runs: what `--dry-run` prints and every job prints first."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from cgd_ray.settings import EMBEDDED_STUDENT, Settings
+from cgd_ray.training.memory import (
+    EMBEDDED_SHAPE,
+    MemoryEstimate,
+    ModelShape,
+    estimate_memory,
+    memory_settings,
+    model_shape,
+)
 
-_EMBEDDED_PARAMETERS = 134.5e6
 _BYTES_A_TOKEN = 5  # packed shards: four for the id, one for the mask, before compression
 
 
@@ -24,6 +33,7 @@ class Plan:
     num_parameters: float | None
     weight_bytes: float | None
     training_bytes_a_worker: float | None  # weights, gradients, optimiser; no activations
+    training_memory: MemoryEstimate | None  # of a worker; None: the student's shape is not known
     state_bytes: float | None  # one checkpoint
 
 
@@ -35,10 +45,11 @@ def derive(settings: Settings) -> Plan:
     examples = drafts and round(drafts / (1 - s.examples.prompt_only_share))
     longest = _longest_example(s)
     tokens = examples and examples * longest
-    parameters = s.student.num_parameters
-    if parameters is None and s.student.model == EMBEDDED_STUDENT:
-        parameters = _EMBEDDED_PARAMETERS
-    t = s.train
+    t, shape = s.train, student_shape(s.student.model)
+    parameters, memory = s.student.num_parameters, None
+    if shape:
+        parameters = shape.num_parameters
+        memory = estimate_memory(shape, memory_settings(t, shape, s.packing.sequence_length))
     return Plan(
         num_prompts=prompts,
         num_drafts=drafts,
@@ -52,8 +63,24 @@ def derive(settings: Settings) -> Plan:
         num_parameters=parameters,
         weight_bytes=parameters and parameters * _width(s),
         training_bytes_a_worker=parameters and training_bytes(parameters, s),
+        training_memory=memory,
         state_bytes=parameters and parameters * (_width(s) + 12),
     )
+
+
+def student_shape(model: str) -> ModelShape | None:
+    """Return the shape of a student whose configuration is at hand; None: on a hub, or unusual.
+
+    Args:
+        model: `student.model`.
+    """
+    if model == EMBEDDED_STUDENT:
+        return EMBEDDED_SHAPE
+    try:
+        text = (Path(model).expanduser() / "config.json").read_text(encoding="utf-8")
+        return model_shape(json.loads(text))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def training_bytes(parameters: float, settings: Settings) -> float:
@@ -99,11 +126,21 @@ def describe(settings: Settings, plan: Plan) -> str:
         ("memory", "unknown (set student.num_parameters)"),
     ]
     if p.training_bytes_a_worker is not None:
-        zero = f"ZeRO-{s.train.zero_stage}, without activations"
-        rows[-1] = ("memory", f"{size(p.training_bytes_a_worker)} a worker ({zero})")
+        rows[-1] = ("memory", _memory(s, p))
         checkpoint = f"{size(p.weight_bytes)} of weights, {size(p.state_bytes)} of state"
         rows.append(("checkpoint", checkpoint))
     return "\n".join(f"  {name:<12}{text}" for name, text in rows)
+
+
+def _memory(s: Settings, p: Plan) -> str:
+    stage, m = f"ZeRO-{s.train.zero_stage}", p.training_memory
+    if m is None:
+        return f"{size(p.training_bytes_a_worker)} a worker ({stage}, without activations)"
+    kind = f"{stage}, LoRA" if s.train.lora.rank else stage
+    return (
+        f"at most {size(m.peak)} a worker ({kind}): {size(m.states + m.gradients)} of weights, "
+        f"gradients and optimizer, {size(m.activations + m.logits)} of activations and logits"
+    )
 
 
 def _longest_example(s: Settings) -> int:

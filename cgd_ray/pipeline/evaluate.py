@@ -15,7 +15,9 @@ from cgd_ray.evaluation.summary import BASE, STUDENT, summarise
 from cgd_ray.evaluation.tasks import OWN, TaskSpec, parse_task
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.local_teacher import journaled_teacher
+from cgd_ray.pipeline.models import add_scores
 from cgd_ray.pipeline.prompts import read_prompts
+from cgd_ray.pipeline.stages import finished
 from cgd_ray.pipeline.teacher_address import teacher_address
 from cgd_ray.progress import StageLine
 from cgd_ray.prompts.messages import Message
@@ -58,7 +60,10 @@ def make_scores(ctx: RunContext) -> Summary:
     scores = read_records(ctx.store, folder, Score)
     _check_complete(ctx, questions, scores)
     wanted = [scores[question.key] for question in questions]
-    return summarise(setups, wanted, ctx.settings.run.seed, evaluate.num_resamples)
+    summary = summarise(setups, wanted, ctx.settings.run.seed, evaluate.num_resamples)
+    if finished(ctx, "checkpoint"):  # not with an endpoint of the user's own models
+        add_scores(ctx, summary)
+    return summary
 
 
 def task_problems(ctx: RunContext, spec: TaskSpec) -> ProblemSet:

@@ -35,17 +35,20 @@ def trained_model(ctx: RunContext) -> Path:
 
 def fetched_model(ctx: RunContext, checkpoint: str) -> Path:
     """Return the local copy of a checkpoint's model, fetched once."""
-    target = (ctx.work_dir / "models" / checkpoint).resolve()
+    target = _local(ctx, checkpoint)
     if not target.is_dir():
         _fetch(ctx.store, checkpoint, target)
     return target
 
 
 def add_scores(ctx: RunContext, scores: Summary) -> None:
-    """Put an evaluation's results on the trained student's model card, in the store."""
+    """Put an evaluation's results on the trained student's model card, here and in the store."""
     key = f"{ctx.folders.checkpoint}/model/{_CARD}"
-    card = ctx.store.get(key).decode("utf-8")
-    ctx.store.put(key, with_scores(card, scores).encode("utf-8"))
+    card = with_scores(ctx.store.get(key).decode("utf-8"), scores).encode("utf-8")
+    ctx.store.put(key, card)
+    local = _local(ctx, ctx.folders.checkpoint)
+    if local.is_dir():
+        (local / _CARD).write_bytes(card)
 
 
 def last_fetched(work_dir: Path, run_name: str) -> Path | None:
@@ -55,6 +58,10 @@ def last_fetched(work_dir: Path, run_name: str) -> Path | None:
         return None
     folder = (work_dir / "models" / note.read_text(encoding="utf-8")).resolve()
     return folder if folder.is_dir() else None
+
+
+def _local(ctx: RunContext, checkpoint: str) -> Path:
+    return (ctx.work_dir / "models" / checkpoint).resolve()
 
 
 def _note(work_dir: Path, run_name: str) -> Path:

@@ -30,6 +30,7 @@ from cgd_ray.report.data import (
     LossPoint,
     ReportData,
     SampleRow,
+    TaskLine,
 )
 from cgd_ray.report.page import render_page
 from cgd_ray.serving.models import BASE, STUDENT
@@ -124,7 +125,21 @@ def _evaluation(summary: Summary | None) -> Evaluation | None:
 
     d = summary["difference"]
     difference = Difference(d["mean"], d["low"], d["high"], d["p"])
-    return Evaluation(bar(BASE, "base model"), bar(STUDENT, "student"), difference, _METHOD)
+    bars = bar(BASE, "base model"), bar(STUDENT, "student")
+    tasks = tuple(_task_line(task) for task in summary.get("tasks", ()))
+    return Evaluation(*bars, difference, _METHOD, tasks)
+
+
+def _task_line(task: Mapping[str, Any]) -> TaskLine:
+    base, student = task[BASE], task[STUDENT]
+    return TaskLine(
+        f"{task['task']} {task['method']}",
+        base["accuracy"],
+        student["accuracy"],
+        base["tokens_per_answer"],
+        student["tokens_per_answer"],
+        task["in_words"],
+    )
 
 
 def _funnel(ctx: RunContext, summaries: Mapping[str, Summary]) -> tuple[FunnelStep, ...]:

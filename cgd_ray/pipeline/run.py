@@ -13,13 +13,19 @@ from cgd_ray.noise import say
 from cgd_ray.pipeline.context import RunContext, Summary, open_context, with_retry
 from cgd_ray.pipeline.models import trained_model
 from cgd_ray.pipeline.names import PAGE, SUMMARY
-from cgd_ray.pipeline.stages import finished, folder_of, require, run_generation, run_stage
+from cgd_ray.pipeline.stages import (
+    check_training,
+    finished,
+    folder_of,
+    require,
+    run_generation,
+    run_stage,
+)
 from cgd_ray.pipeline.teacher_address import check_teacher
 from cgd_ray.processes import require_free_port
 from cgd_ray.runtime import ray_session
 from cgd_ray.settings import Settings
 from cgd_ray.store import open_store
-from cgd_ray.training.tracking import check_trackers
 
 
 @contextmanager
@@ -116,7 +122,7 @@ def run(settings: Settings, *, retry_failed: bool = False) -> None:
     with held(settings, retry_failed=retry_failed) as ctx:
         if finished(ctx, "scores") is None:
             _check_port(settings)
-            check_trackers(settings.train.trackers)
+            check_training(ctx)
             _check_teacher(ctx)
         with _session(ctx, "scores"):
             run_stage(ctx, "prompts")

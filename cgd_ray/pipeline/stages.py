@@ -143,6 +143,16 @@ def run_generation(ctx: RunContext) -> None:
     mark_complete(ctx.store, folder_of(ctx, "refinements"), refinements)
 
 
+def check_training(ctx: RunContext) -> None:
+    """Refuse now what training would refuse, before a teacher is paid for it.
+
+    Raises:
+        UserError: the student cannot be trained, or a tracker's package is missing.
+    """
+    if finished(ctx, "checkpoint") is None:
+        _function("cgd_ray.pipeline.train:check_before")(ctx)
+
+
 def _function(name: str) -> Callable[[RunContext], Any]:
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)

@@ -22,14 +22,24 @@ from cgd_ray.training.task import TrainTask
 from cgd_ray.training.tracking import check_trackers
 
 
+def check_before(ctx: RunContext) -> None:
+    """Refuse what needs no examples to be refused.
+
+    Raises:
+        UserError: the student cannot be trained, or a tracker's package is missing.
+    """
+    s = ctx.settings
+    check_student(starting_student(ctx), s.packing.sequence_length, s.train.lora)
+    check_trackers(s.train.trackers)
+
+
 def make_checkpoint(ctx: RunContext) -> Summary:
     """Fine-tune the student, from the newest training state if there is one."""
     s = ctx.settings
     source = starting_student(ctx)
     examples = finished(ctx, "examples") or {}
-    check_student(source, s.packing.sequence_length, s.train.lora)
+    check_before(ctx)
     check_tokenizer(source, f"{ctx.store.root}/{ctx.folders.examples}", examples.get("tokenizer"))
-    check_trackers(s.train.trackers)
     num_rows = len(read_index(ctx.store, ctx.folders.examples))
     total = num_steps(num_rows, s.train.batches_per_step, s.train.num_epochs, s.train.max_steps)
     before = len(read_metrics(ctx.store, ctx.folders.checkpoint))

@@ -62,13 +62,26 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskLine:
+    """One task of several, asked in one way."""
+
+    name: str  # "gsm8k one-pass"
+    base: float  # accuracy, fraction
+    student: float
+    base_tokens: float  # generated for an answer, mean
+    student_tokens: float
+    words: str  # the paired difference, and whether it is significant
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Both models on the same test prompts."""
+    """Both models on the same test prompts: the first task, and a line for each."""
 
     base: AccuracyBar
     student: AccuracyBar
     difference: Difference
     method: str = ""  # a sentence: how answers were graded and the intervals made
+    tasks: tuple[TaskLine, ...] = ()  # shown if there are several
 
 
 @dataclass(frozen=True, slots=True)

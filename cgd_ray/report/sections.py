@@ -5,7 +5,15 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from cgd_ray.report import charts, curves
-from cgd_ray.report.data import AnswerRow, Evaluation, FunnelStep, LossPoint, SampleRow, verdict
+from cgd_ray.report.data import (
+    AnswerRow,
+    Evaluation,
+    FunnelStep,
+    LossPoint,
+    SampleRow,
+    TaskLine,
+    verdict,
+)
 from cgd_ray.report.words import duration, plural, probability, scientific
 
 
@@ -82,6 +90,22 @@ def accuracy(evaluation: Evaluation | None) -> str:
         charts.accuracy_chart(evaluation)
         + charts.difference_chart(evaluation)
         + f'<p class="note">{escape(note.strip())}</p>'
+        + (_tasks(evaluation.tasks) if len(evaluation.tasks) > 1 else "")
+    )
+
+
+def _tasks(lines: Sequence[TaskLine]) -> str:
+    body = "".join(
+        f'<tr><th scope="row">{escape(line.name)}</th>'
+        f'<td class="number">{line.base:.1%}</td><td class="number">{line.student:.1%}</td>'
+        f'<td class="number">{line.base_tokens:,.0f} | {line.student_tokens:,.0f}</td>'
+        f"<td>{escape(line.words)}</td></tr>"
+        for line in lines
+    )
+    return (
+        '<table class="tasks"><thead><tr><th>Task</th><th>Base</th><th>Student</th>'
+        "<th>Tokens an answer</th><th>Difference, paired</th></tr></thead>"
+        f"<tbody>{body}</tbody></table>"
     )
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from cgd_ray.training.attention import DOCUMENT_ATTENTION, register
-from cgd_ray.training.cpu import apply_lean_norms, prepare_process
+from cgd_ray.training.cpu import apply_lean_layers, prepare_process
 from cgd_ray.training.deepspeed_config import deepspeed_config
 from cgd_ray.training.liger import apply_liger
 from cgd_ray.training.lora import add_adapters
@@ -41,7 +41,7 @@ def build_engine(task: TrainTask, device: torch.device) -> Any:  # noqa: ANN401 
     del sharded
     apply_liger(model, task.train.liger, on_gpu=task.on_gpu)
     if not task.on_gpu:
-        apply_lean_norms(model)
+        apply_lean_layers(model)
     if task.train.lora.rank:
         add_adapters(model, task.train.lora, task.seed)
     if task.train.gradient_checkpointing:

@@ -9,10 +9,11 @@ the user can mend. Both pass through the post, a small actor beside the driver.
 
 import importlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from cgd_ray.training import stopping
 from cgd_ray.training.metrics import MetricsReader, StepMetrics
 from cgd_ray.training.task import TrainTask
 
-_WATCH_S = 3.0
+_POLL_S, _WATCH_S = 0.2, 3.0
 _ASK_EVERY_S = 1.0
 _RESIZE_PATIENCE_S = 300.0  # for a step and a state
 
@@ -127,23 +128,22 @@ def launch(
     pool = ThreadPoolExecutor(1, "training")
     fit = pool.submit(trainer.fit)  # in the main thread it would take Ctrl-C for itself
     pool.shutdown(wait=False)
-    with _term_is_ctrl_c():
-        try:
-            _watch(fit, reader, watch)
-        except KeyboardInterrupt:
+    with _stop_signals() as asked:
+        _watch(fit, reader, watch, asked)
+        if asked.is_set():
             if not ray.get(post.ask_to_stop.remote()):
-                raise
+                raise KeyboardInterrupt
             say(
                 "stopping after this step; once more to stop at once and lose the steps since "
                 f"the last state (train.checkpoint_every_steps={task.train.checkpoint_every_steps})"
             )
-            _watch(fit, reader, watch)
+            _watch(fit, reader, watch, threading.Event())
         refusal = ray.get(post.refusal.remote())
         if refusal:
             raise UserError(refusal)
-        stopped = fit.result().return_value
+        fit.result()
     watch(reader.read())
-    if stopped:
+    if asked.is_set():
         raise KeyboardInterrupt
 
 
@@ -171,21 +171,19 @@ def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noq
     )
 
 
-def _train(task: TrainTask, post: Any) -> bool:  # noqa: ANN401
-    """Run the loop in a worker; return whether it stopped early because the driver asked."""
+def _train(task: TrainTask, post: Any) -> None:  # noqa: ANN401
+    """Run the loop in a worker, until it is done or the driver asks it to stop."""
     if ray.get(post.begin.remote()):
-        return False
+        return
     try:
         loop = importlib.import_module("cgd_ray.training.loop")
         loop.train_loop(task, _stop_asked(post))
     except stopping.Stopped:
-        if ray.get(post.stopped.remote()):
-            return True
-        raise  # a worker goes or comes: Ray Train starts all of them again, where there is room
+        if not ray.get(post.stopped.remote()):
+            raise  # a worker goes or comes: Ray Train starts all of them again, where there is room
     except UserError as error:
         ray.get(post.refuse.remote(str(error)))
         raise
-    return False
 
 
 def _stop_asked(post: Any) -> Callable[[], bool]:  # noqa: ANN401
@@ -206,20 +204,37 @@ def _stop_asked(post: Any) -> Callable[[], bool]:  # noqa: ANN401
 
 
 def _watch(
-    fit: Future[Result], reader: MetricsReader, watch: Callable[[list[StepMetrics]], None]
+    fit: Future[Result],
+    reader: MetricsReader,
+    watch: Callable[[list[StepMetrics]], None],
+    asked: threading.Event,
 ) -> None:
-    """Show the steps until training has ended, however."""
-    while not wait([fit], _WATCH_S).done:
-        try:
+    """Show the steps until training has ended, however, or is asked to stop."""
+    shown = time.monotonic()
+    while not asked.is_set() and not wait([fit], _POLL_S).done:
+        if time.monotonic() - shown < _WATCH_S:
+            continue
+        with suppress(StoreError):  # an outage of the store is the workers' business
             watch(reader.read())
-        except StoreError:
-            continue  # an outage of the store is the workers' business
+        shown = time.monotonic()
 
 
 @contextmanager
-def _term_is_ctrl_c() -> Generator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _stop_signals() -> Generator[threading.Event]:
+    """Yield what the first Ctrl-C or SIGTERM sets; the second one interrupts.
+
+    An interrupt at any moment could be lost in a library's clean-up.
+    """
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

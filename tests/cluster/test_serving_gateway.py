@@ -28,6 +28,7 @@ from cgd_ray.serving.app import build_application
 from cgd_ray.serving.models import ServedModel
 from cgd_ray.serving.server import served
 from cgd_ray.settings import Settings, load
+from tests.support.browser import CHROMIUM, browser
 from tests.support.certificate import certificate
 from tests.support.descendants import descendants
 from tests.support.tiny_student import tiny_student
@@ -145,6 +146,33 @@ def test_no_origin_is_allowed_unless_set(api: Api) -> None:
         response = client.get("/models", headers={"Origin": "https://evil.example"})
         assert response.status_code == 200
         assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\"></pre><script>document.title='owned'</script>"
+)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: apt-get install -y chromium")
+def test_the_page_asks_for_the_key_and_shows_answers_as_text(api: Api, tmp_path: Path) -> None:
+    with browser(tmp_path) as page:
+        page.open(f"{api.url.removesuffix('/v1')}/")
+        page.until("document.getElementById('status').textContent.includes('401')")
+        page.fill("key", KEY)
+        page.until("document.getElementById('left').value === 'student'")
+        assert page.text("status") == ""
+        page.fill("question", HOSTILE)
+        page.value("document.getElementById('send').click()")
+        for side in ("left", "right"):
+            page.until(f"document.getElementById('{side}-name').textContent.includes('tokens')")
+            assert page.text(f"{side}-answer") == HOSTILE
+            inside = f"document.getElementById('{side}-answer').childElementCount"
+            assert page.value(inside) == 0
+        assert page.value("document.title") == "cgd playground"
+        assert KEY not in page.value("JSON.stringify([localStorage, sessionStorage, location])")
+        page.fill("max-tokens", "1000000")
+        page.value("document.getElementById('send').click()")
+        page.until("document.getElementById('left-answer').textContent.startsWith('Error 400')")
 
 
 def test_hostile_requests_are_refused_and_the_server_lives(api: Api) -> None:

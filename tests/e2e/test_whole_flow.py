@@ -99,12 +99,16 @@ def test_the_killed_run_is_finished_by_the_same_command(finished, settings):
     assert [m.step for m in steps] == list(range(1, STEPS + 1))
 
 
-def test_the_output_says_where_everything_is(finished):
+def test_the_output_says_where_everything_is(finished, settings):
     folder, output = finished
     assert f"report      {folder / 'report.html'}" in output
     assert "serve it    cgd serve jobs/runs/demo.toml" in output
     checkpoint = Path(output.split("checkpoint  ")[-1].splitlines()[0])
     assert (checkpoint / "model.safetensors").stat().st_size > 200e6
+    card = (checkpoint / "README.md").read_bytes()
+    key = f"{open_context(settings).folders.checkpoint}/model/README.md"
+    assert card == open_store(settings.run.root).get(key)
+    assert b"| student | " in card, "with its scores"
     assert "Traceback" not in output
     page = (folder / "report.html").read_text()
     assert "Content-Security-Policy" in page and str(NUM_TEST) in page

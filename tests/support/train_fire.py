@@ -208,7 +208,7 @@ def disturb_ray(world: World, seed: int, folder: Path) -> RayReport:
     """Kill a rank, kill the driver, stop it and a rank politely; repeat the command to the end."""
     draw = random.Random(seed)
     calm, disturbed = f"calm-{seed}", f"disturbed-{seed}"
-    settings = {"num_workers": 2, "zero_stage": seed % 4, "num_epochs": 150}
+    settings = {"num_workers": 2, "zero_stage": seed % 4, "num_epochs": 400}
     settings["checkpoint_every_steps"] = 4
     run_workers(world.task(calm, **settings))
     task = world.task(disturbed, **settings)

@@ -1,13 +1,15 @@
 """The arithmetic of a run, checked by hand."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cgd_ray.examples.packing import assign_rows
-from cgd_ray.plan import Plan, derive, describe, size, training_bytes
+from cgd_ray.plan import Plan, derive, describe, size, student_shape, training_bytes
 from cgd_ray.settings import Settings, load, parse
+from cgd_ray.training.memory import EMBEDDED_SHAPE, MemorySettings, estimate_memory
 from cgd_ray.training.order import num_steps
 
 PAPER = Path(__file__).parents[2] / "jobs/runs/llama31_8b_webinstruct_2n8g.toml"
@@ -35,10 +37,11 @@ def test_the_demo_by_hand(demo: Callable[..., Settings]) -> None:
         max_shard_bytes=2_621_440,
         batches_a_worker_step=1,
         max_steps=1024,
-        num_parameters=134.5e6,
-        weight_bytes=269e6,  # bfloat16
-        training_bytes_a_worker=134.5e6 * 16,
-        state_bytes=134.5e6 * 14,
+        num_parameters=134_515_008,
+        weight_bytes=269_030_016,  # bfloat16
+        training_bytes_a_worker=134_515_008 * 16,
+        training_memory=estimate_memory(EMBEDDED_SHAPE, MemorySettings(0, 1, 1024)),
+        state_bytes=134_515_008 * 14,
     )
 
 
@@ -132,6 +135,37 @@ def test_a_limit_on_steps_is_the_plan(demo: Callable[..., Settings]) -> None:
 def test_the_plan_as_text(golden: Callable[[str, str], None]) -> None:
     s = load(PAPER)
     golden("plan.txt", describe(s, derive(s)) + "\n")
+
+
+def test_adapters_and_offload_are_in_the_memory_shown(demo: Callable[..., Settings]) -> None:
+    peaks = []
+    for changed in ([], ["train.lora.rank=8"], ["train.zero_stage=1", "train.offload_optimizer=1"]):
+        s = demo("train.zero_stage=0", *changed)
+        memory = derive(s).training_memory
+        assert memory is not None
+        assert f"at most {size(memory.peak)} a worker (ZeRO-" in describe(s, derive(s))
+        peaks.append(memory.states)
+    assert peaks[1] < peaks[0] / 3
+    assert peaks[2] < peaks[0] / 3
+    adapters = demo("train.lora.rank=8")
+    assert "ZeRO-0, LoRA" in describe(adapters, derive(adapters))
+
+
+def test_the_shape_of_a_folder_is_read(tmp_path: Path) -> None:
+    assert student_shape(str(tmp_path)) is None
+    config = {
+        "num_hidden_layers": 30,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert student_shape(str(tmp_path)) == EMBEDDED_SHAPE
+    (tmp_path / "config.json").write_text('{"model_type": "unusual"}')
+    assert student_shape(str(tmp_path)) is None
 
 
 def test_what_is_not_known_is_said_to_be_unknown() -> None:

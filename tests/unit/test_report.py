@@ -17,6 +17,7 @@ from cgd_ray.report.data import (
     LossPoint,
     ReportData,
     SampleRow,
+    TaskLine,
 )
 from cgd_ray.report.page import render_page, script_json
 from cgd_ray.report.svg import ticks
@@ -180,6 +181,20 @@ def test_result_sentence_says_not_significant(low, high):
     found = replace(EVALUATION, difference=Difference(0.01, low, high, 0.52))
     assert "not significant" in words.result_sentence(found)
     assert "not significant" in render_page(replace(report(), evaluation=found))
+
+
+def test_several_tasks_have_a_line_each():
+    tasks = (
+        TaskLine("gsm8k one-pass", 0.25, 0.5, 90.4, 110.0, "+25.0 points, significant"),
+        TaskLine("math_500 <one>", 0.1, 0.1, 1200.0, 900.0, "0.0 points, not significant"),
+    )
+    page = render_page(replace(report(), evaluation=replace(EVALUATION, tasks=tasks)))
+    text = " ".join(parsed(page).words)
+    assert "gsm8k one-pass 25.0% 50.0% 90 | 110 +25.0 points, significant" in text
+    assert "math_500 <one> 10.0% 10.0% 1,200 | 900" in text
+    assert "Tokens an answer" in text
+    one = render_page(replace(report(), evaluation=replace(EVALUATION, tasks=tasks[:1])))
+    assert "Tokens an answer" not in one
 
 
 def test_significant_loss_is_told_with_a_minus():

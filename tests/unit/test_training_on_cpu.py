@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
-from cgd_ray.training.cpu import apply_lean_norms
+from cgd_ray.training.cpu import apply_lean_layers
 from cgd_ray.training.loss import target_loss_sum
 from tests.support.packed_rows import documents, row
 from tests.support.tiny_llama import VOCABULARY, tiny_llama
@@ -36,7 +36,7 @@ def test_lean_norms_have_the_loss_and_gradients_of_the_stock_ones(
     names, weights = zip(*model.named_parameters(), strict=True)
     stock = target_loss_sum(model, batch)
     wanted = torch.autograd.grad(stock, weights)
-    assert apply_lean_norms(model) == 5
+    assert apply_lean_layers(model) == (5, 0)
     lean = target_loss_sum(model, batch)
     assert lean.item() == pytest.approx(stock.item(), rel=within)
     for name, a, b in zip(names, torch.autograd.grad(lean, weights), wanted, strict=True):
@@ -60,8 +60,31 @@ def test_only_norms_of_the_same_arithmetic_are_replaced(
     ids = torch.arange(12)[None]
     with torch.no_grad():
         stock = model(input_ids=ids).logits
-        assert apply_lean_norms(model) == number
+        assert apply_lean_layers(model) == (number, 0)
         assert (model(input_ids=ids).logits - stock).abs().max().item() <= 1e-5
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_narrow_layers_have_the_outputs_and_gradients_of_the_stock_ones(frozen: bool) -> None:
+    torch.manual_seed(1)
+    sizes = SIZES | {"hidden_size": 576, "head_dim": 144}
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("llama", **sizes, tie_word_embeddings=True), dtype=torch.bfloat16
+    )
+    layer = model.model.layers[0].mlp
+    layer.down_proj.weight.requires_grad = not frozen
+    hidden = torch.randn(1, 50, 576, dtype=torch.bfloat16, requires_grad=True)
+    weighting = torch.randn(1, 50, 576, dtype=torch.bfloat16)
+    inputs = [hidden, layer.gate_proj.weight, *([] if frozen else [layer.down_proj.weight])]
+
+    def found() -> list[torch.Tensor]:
+        output = layer(hidden)
+        return [output, *torch.autograd.grad(output, inputs, weighting)]
+
+    stock = found()
+    assert apply_lean_layers(model) == (5, 14), "but not the head"
+    for lean, wanted in zip(found(), stock, strict=True):
+        assert (lean - wanted).abs().max().item() <= 0.01 * wanted.abs().max().item()
 
 
 def test_denormal_numbers_are_zero_in_all_threads() -> None:
