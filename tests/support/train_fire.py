@@ -217,7 +217,10 @@ def disturb_ray(world: World, seed: int, folder: Path) -> RayReport:
     driver = None
     for number, end in enumerate(ends):
         who, name = end.split()
-        driver = driver or start_driver(folder / str(number), task)
+        if driver is None:
+            driver = start_driver(folder / str(number), task)
+            # Workers of a killed driver go on for a moment: these states are not this one's.
+            driver.wait_for_ranks()
         wait_for_state(world, task, _newest_step(world, task) + draw.randint(1, 8), driver)
         if who == "rank":
             driver.kill_a_rank(draw, signal.Signals[name])
@@ -323,9 +326,13 @@ class Driver:
 
     def kill_a_rank(self, draw: random.Random, number: int = signal.SIGKILL) -> None:
         """Send a signal to one of the training's workers, once there are any."""
-        wait_until(lambda: bool(self._ranks()), self)
+        self.wait_for_ranks()
         with contextlib.suppress(psutil.NoSuchProcess):
             draw.choice(self._ranks()).send_signal(number)
+
+    def wait_for_ranks(self) -> None:
+        """Wait until the training has workers."""
+        wait_until(lambda: bool(self._ranks()), self)
 
     def _ranks(self) -> list[psutil.Process]:
         found = []
