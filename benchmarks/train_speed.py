@@ -22,6 +22,7 @@ from benchmarks.results import write_result
 from benchmarks.train_examples import cgd_examples
 from cgd_ray.settings import EMBEDDED_STUDENT
 from cgd_ray.student import chat_tokenizer, student_source
+from cgd_ray.training.environment import worker_environment
 
 _REPEATS = 3
 _NUM_EXAMPLES = 64
@@ -97,6 +98,8 @@ def memory(source: str) -> dict[str, dict[str, Any]]:
 
 
 def _child(command: Sequence[str], given: str = "") -> dict[str, Any]:
+    ours = "benchmarks.train_ours" in command
+    environment = worker_environment(on_gpu=False) if ours else {"DS_ACCELERATOR": "cpu"}
     done = subprocess.run(
         command,
         input=given,
@@ -104,7 +107,7 @@ def _child(command: Sequence[str], given: str = "") -> dict[str, Any]:
         text=True,
         timeout=900,
         check=False,
-        env={**os.environ, "DS_ACCELERATOR": "cpu"},
+        env={**os.environ, **environment},
     )
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr[-2000:]}")

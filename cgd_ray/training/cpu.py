@@ -3,16 +3,11 @@
 A GPU's counterpart is Liger (`liger.py`).
 """
 
-import ctypes
 from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-
-# Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_KEPT_BYTES, _GROWN_BYTES = 2**31 - 1, 2**26
 
 # They normalise in float32, round, then scale by the weight; others' arithmetic is their own.
 _PLAIN_NORMS = frozenset(
@@ -34,12 +29,6 @@ def prepare_process(threads: int) -> None:
     # slower. Threads inherit this, so it comes before they start.
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
-    # Else a step's memory goes back to the system at its end, and comes back page by page.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TOP_PAD, _GROWN_BYTES)
-        mallopt(_M_MMAP_MAX, 0)
 
 
 def apply_lean_layers(model: PreTrainedModel) -> tuple[int, int]:
@@ -118,8 +107,15 @@ class _Linear(torch.autograd.Function):
         grad_NO, hidden_NI = grad.flatten(0, -2), hidden.flatten(0, -2)
         return (
             _product(grad_NO, weight_OI).view_as(hidden) if wants_hidden else None,
-            grad_NO.T @ hidden_NI if wants_weight else None,
+            _weight_grad(grad_NO, hidden_NI) if wants_weight else None,
         )
+
+
+def _weight_grad(grad_NO: torch.Tensor, hidden_NI: torch.Tensor) -> torch.Tensor:
+    # oneDNN would read the narrower factor across its rows: 1.9 and 1.5 ms with 576 by 1536.
+    narrow = grad_NO.shape[1] < hidden_NI.shape[1]
+    grad_ON = grad_NO.T.contiguous() if narrow else grad_NO.T
+    return grad_ON @ hidden_NI
 
 
 def _product(a_NK: torch.Tensor, b_KM: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,7 @@ from cgd_ray.errors import UserError
 from cgd_ray.noise import say
 from cgd_ray.store import Store, StoreError
 from cgd_ray.training import stopping
+from cgd_ray.training.environment import worker_environment
 from cgd_ray.training.metrics import MetricsReader, StepMetrics
 from cgd_ray.training.task import TrainTask
 
@@ -150,7 +151,6 @@ def launch(
 def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noqa: ANN401 - an actor
     train = task.train
     elastic = train.min_workers < train.max_workers
-    environment = {} if task.on_gpu else {"DS_ACCELERATOR": "cpu"}
     callbacks: list[Any] = [_TermIsNoEnd(), _SaveBeforeResize(post)]  # of Ray's internal kinds
     return TorchTrainer(
         lambda: _train(task, post),
@@ -165,7 +165,7 @@ def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noq
             name=task.folder,
             storage_path=str((work_dir / "ray_train").resolve()),
             failure_config=FailureConfig(max_failures=train.max_failures),
-            worker_runtime_env={"env_vars": environment},
+            worker_runtime_env={"env_vars": worker_environment(on_gpu=task.on_gpu)},
             callbacks=callbacks,
         ),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cgd_ray.processes import free_port
+from cgd_ray.training.environment import worker_environment
 
 LIMIT_S = 180
 _BUCKET = 500_000_000  # values; DeepSpeed's default
@@ -26,7 +27,7 @@ def probe_states(model: Path, dtype: str, num_workers: int, stages: list[int]) -
             [sys.executable, __file__, str(model), dtype, *map(str, stages)],
             env={
                 **os.environ,
-                "DS_ACCELERATOR": "cpu",
+                **worker_environment(on_gpu=False),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
                 "RANK": str(rank),

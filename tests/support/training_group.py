@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cgd_ray.processes import free_port
+from cgd_ray.training.environment import worker_environment
 from cgd_ray.training.task import TrainTask
 
 LIMIT_S = 240
@@ -28,7 +29,7 @@ def train_all(tasks: Sequence[TrainTask], num_workers: int, probe: Sequence[int]
         path.write_bytes(pickle.dumps((list(tasks), list(probe))))
         common = {
             **os.environ,
-            "DS_ACCELERATOR": "cpu",
+            **worker_environment(on_gpu=False),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(free_port()),
             "WORLD_SIZE": str(num_workers),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgd_ray.processes import free_port
+from cgd_ray.training.environment import worker_environment
 from cgd_ray.training.task import TrainTask
 
 LIMIT_S = 180
@@ -136,7 +137,7 @@ class _Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "DS_ACCELERATOR": "cpu"},
+            env={**os.environ, **worker_environment(on_gpu=False)},
         )
         self._lock = threading.Lock()
         atexit.register(self._process.kill)

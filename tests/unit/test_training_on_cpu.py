@@ -1,5 +1,6 @@
 """Norms in fewer passes, and what training sets up in its process on a CPU."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedConfi
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from cgd_ray.training.cpu import apply_lean_layers
+from cgd_ray.training.environment import worker_environment
 from cgd_ray.training.loss import target_loss_sum
 from tests.support.packed_rows import documents, row
 from tests.support.tiny_llama import VOCABULARY, tiny_llama
@@ -24,14 +26,15 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
 def test_lean_norms_have_the_loss_and_gradients_of_the_stock_ones(
     dtype: torch.dtype, within: float
 ) -> None:
     model, batch = tiny_llama().train(), row(documents([30, 11, 22]))
+    generator = torch.Generator().manual_seed(5)
     for name, weight in model.named_parameters():
         if "norm" in name:  # else all are one, which would hide a gradient that is wrong
-            weight.data.uniform_(0.5, 1.5)
+            weight.data.uniform_(0.5, 1.5, generator=generator)
     model.to(dtype)
     names, weights = zip(*model.named_parameters(), strict=True)
     stock = target_loss_sum(model, batch)
@@ -96,3 +99,26 @@ def test_denormal_numbers_are_zero_in_all_threads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "2"]
+
+
+def test_memory_of_steps_is_used_again() -> None:
+    """Else each step would take as much again (glibc before 2.38)."""
+    code = (
+        "import torch\n"
+        "def resident():\n"
+        "    return int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20\n"
+        "kept, seen = [], []\n"
+        "for step in range(30):\n"
+        "    grads = [torch.zeros(2**24, dtype=torch.bfloat16) for _ in range(2)]\n"
+        "    kept.append([torch.empty(n) for n in (10, 100, 1000)])\n"
+        "    del grads\n"
+        "    seen.append(resident())\n"
+        "print(seen[5], seen[-1])\n"
+    )
+    environment = {**os.environ, **worker_environment(on_gpu=False)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    early, last = map(float, done.stdout.split())
+    assert early > 256, "freed memory stays with the process"
+    assert last - early < 128, "the same size fits where it was"
