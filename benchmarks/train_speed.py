@@ -3,7 +3,9 @@
 One model (the embedded SmolLM2-135M), the same 64 examples of the cgd objective, about 1,024 tokens
 a step, AdamW, bfloat16. Ours is the loop itself on DeepSpeed, which keeps float32 master weights;
 the rivals are given weights and optimiser in bfloat16, which is faster and loses small updates, and
-transformers' also float32 weights under autocast, which is what keeps as much as ours does.
+transformers' also float32 weights under autocast, which is what keeps as much as ours does. Each is
+started as its users start it; ours with the environment that Ray Train's workers get, jemalloc in
+it. For how much that is, transformers is run with it, too: a figure, not a rival.
 `TRL_PYTHON` names an interpreter with trl beside the same torch and transformers.
 
     python -m benchmarks.train_speed
@@ -16,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.results import write_result
 from benchmarks.train_examples import cgd_examples
@@ -31,17 +33,30 @@ _SKIPPED_STEPS = 5  # kernels are chosen, memory is claimed
 _STEPS = 23  # a pass over the examples, so that each contender trains the same ones
 _MEMORY_ROWS = (1024, 4096)  # tokens
 _GOAL = 1.3
+_NO_RIVAL = "hf_with_our_allocator"
 _SCRIPT = str(Path(__file__).with_name("train_rivals.py"))
 
 
-def contenders() -> dict[str, tuple[list[str], dict[str, Any]]]:
-    """Return for each contender the command that trains and what its task has of its own."""
+class Contender(NamedTuple):
+    """Who trains."""
+
+    command: Sequence[str]
+    own: dict[str, Any]  # of the task
+    environment: dict[str, str]
+
+
+def contenders() -> dict[str, Contender]:
+    """Return who can train here."""
     trl = os.environ.get("TRL_PYTHON")
+    hf = [sys.executable, _SCRIPT, "hf"]
+    narrow, plain = {"bfloat16_weights": True}, {"DS_ACCELERATOR": "cpu"}
+    ours = worker_environment(on_gpu=False)
     found = {
-        "ours": ([sys.executable, "-m", "benchmarks.train_ours"], {}),
-        "trl": ([trl or "", _SCRIPT, "trl"], {"bfloat16_weights": True}),
-        "hf": ([sys.executable, _SCRIPT, "hf"], {"bfloat16_weights": True}),
-        "hf_autocast": ([sys.executable, _SCRIPT, "hf"], {"bfloat16_weights": False}),
+        "ours": Contender([sys.executable, "-m", "benchmarks.train_ours"], {}, ours),
+        "trl": Contender([trl or "", _SCRIPT, "trl"], narrow, plain),
+        "hf": Contender(hf, narrow, plain),
+        "hf_autocast": Contender(hf, {"bfloat16_weights": False}, plain),
+        _NO_RIVAL: Contender(hf, narrow, ours),
     }
     if not trl:
         print("trl: not run, TRL_PYTHON is not set")
@@ -66,14 +81,14 @@ def task() -> dict[str, Any]:
     }
 
 
-def measured(command: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
+def measured(who: Contender, given: dict[str, Any]) -> dict[str, Any]:
     """Run one contender; return its rates over the steady steps."""
-    text = _child(command, json.dumps(given))
+    text = _child(who.command, who.environment, json.dumps({**given, **who.own}))
     seconds = sum(text["seconds"][_SKIPPED_STEPS:])
     steps = text["steps"][_SKIPPED_STEPS : len(text["seconds"])]
     wanted = sum(sum(mask[1:]) for mask in given["loss_masks"])
     if text["num_targets"] != wanted:
-        raise ValueError(f"{command}: {text['num_targets']} targets an epoch, not {wanted}")
+        raise ValueError(f"{who.command}: {text['num_targets']} targets an epoch, not {wanted}")
     return {
         "target_tokens_per_s": round(sum(s["targets"] for s in steps) / seconds, 1),
         "tokens_per_s": round(sum(s["tokens"] for s in steps) / seconds, 1),
@@ -86,10 +101,12 @@ def measured(command: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
 def memory(source: str) -> dict[str, dict[str, Any]]:
     """Return the peaks of one step on a row, with the loss at its targets and with all logits."""
     found: dict[str, dict[str, Any]] = {}
+    plain = {"DS_ACCELERATOR": "cpu"}
     for num_tokens in _MEMORY_ROWS:
         for more in ([], ["checkpointing"]):
+            row = [str(num_tokens), *more]
             command = [sys.executable, "-m", "benchmarks.train_memory", source]
-            peaks = {k: _child([*command, k, str(num_tokens), *more]) for k in ("cgd", "full")}
+            peaks = {k: _child([*command, k, *row], plain) for k in ("cgd", "full")}
             name = ", ".join([f"{num_tokens} tokens a row", *more])
             ratio = peaks["cgd"]["peak_mib"] / peaks["full"]["peak_mib"]
             found[name] = {**peaks, "ratio": round(ratio, 3)}
@@ -97,9 +114,7 @@ def memory(source: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _child(command: Sequence[str], given: str = "") -> dict[str, Any]:
-    ours = "benchmarks.train_ours" in command
-    environment = worker_environment(on_gpu=False) if ours else {"DS_ACCELERATOR": "cpu"}
+def _child(command: Sequence[str], environment: dict[str, str], given: str = "") -> dict[str, Any]:
     done = subprocess.run(
         command,
         input=given,
@@ -125,14 +140,15 @@ def main() -> None:
     given, teams = task(), contenders()
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in teams}
     for _ in range(_REPEATS):
-        for name, (command, own) in teams.items():
-            runs[name].append(measured(command, {**given, **own}))
+        for name, who in teams.items():
+            runs[name].append(measured(who, given))
             print(f"{name}: {runs[name][-1]}", flush=True)
     lengths = [len(ids) for ids in given["input_ids"]]
     num_targets = sum(map(sum, given["loss_masks"]))
-    rivals = {name: spread(found)["median"] for name, found in runs.items() if name != "ours"}
+    medians = {name: spread(found)["median"] for name, found in runs.items()}
+    rivals = {name: rate for name, rate in medians.items() if name not in ("ours", _NO_RIVAL)}
     best = max(rivals, key=lambda name: rivals[name])
-    ratio = spread(runs["ours"])["median"] / rivals[best]
+    ratio = medians["ours"] / rivals[best]
     path = write_result(
         "train-speed",
         "python -m benchmarks.train_speed",

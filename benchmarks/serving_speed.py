@@ -1,0 +1,240 @@
+"""One replica of ours against bare `vllm serve`: requests a second and time to the first token.
+
+The same engine arguments, the same load by vLLM's own client (`vllm bench serve`, chats, streams):
+closed loops of 1, 8 and 32 clients. Each server is alone on the machine while it is asked, they
+take turns, and the client shares the machine with them. `--switches` also measures Ray Serve's
+environment switches for throughput.
+
+    python -m benchmarks.serving_speed [--switches]
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+
+from benchmarks.results import write_result
+from cgd_ray.processes import free_port
+from cgd_ray.sampling.engine import engine_environment, engine_kwargs
+from cgd_ray.settings import EMBEDDED_STUDENT, load
+from cgd_ray.student import student_source
+
+_RUN = "jobs/runs/demo.toml"
+_REPEATS = 3
+_LOADS = {1: 16, 8: 64, 32: 160}  # clients, and how many requests they make together
+_TOKENS_IN, _TOKENS_OUT = 64, 32
+_START_S, _LOAD_S = 300, 600
+_GOALS = {"requests": 0.97, "ttft_ms": 10.0, "ttft_share": 0.05}
+_BIN = Path(sys.executable).parent
+# What RAY_SERVE_THROUGHPUT_OPTIMIZED=1 sets, one part after the other.
+_ONE_LOOP = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
+_SWITCHES: dict[str, dict[str, str]] = {
+    "ours_one_loop": _ONE_LOOP,
+    "ours_grpc": {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"},
+    "ours_throughput_optimized": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+}
+
+
+def main() -> None:
+    """Measure in turns, print, write the result file."""
+    parser = argparse.ArgumentParser(description="One replica of ours against bare vllm serve.")
+    parser.add_argument("--switches", action="store_true", help="also Ray Serve's own switches")
+    parser.add_argument("--repeats", type=int, default=_REPEATS)
+    args = parser.parse_args()
+    model = student_source(EMBEDDED_STUDENT, Path(".cgd/bench"))
+    servers = {"vllm": _vllm(model), "ours": our_server(model, {})}
+    if args.switches:
+        servers |= {name: our_server(model, more) for name, more in _SWITCHES.items()}
+    runs: dict[str, dict[int, list[dict[str, float]]]] = {
+        name: {clients: [] for clients in _LOADS} for name in servers
+    }
+    for _ in range(args.repeats):
+        for name, (command, environment) in servers.items():
+            port = free_port()
+            with running([word.format(port=port) for word in command], environment, port):
+                for clients, num_requests in _LOADS.items():
+                    found = ask_with_vllm(model, port, clients, num_requests)
+                    runs[name][clients].append(found)
+                    print(name, clients, found, flush=True)
+    ratios = {name: _ratios(runs[name], runs["vllm"]) for name in servers if name != "vllm"}
+    worst = min(ratio["requests"] for ratio in ratios["ours"].values())
+    path = write_result(
+        "serving-speed",
+        f"python -m benchmarks.serving_speed{' --switches' if args.switches else ''}",
+        {**_medians(runs["ours"]), "beside_vllm": ratios},
+        _medians(runs["vllm"]),
+        worst,
+        {name: _extremes(found) for name, found in runs.items()},
+        passed=all(ratio["kept"] for ratio in ratios["ours"].values()),
+    )
+    print(json.dumps(ratios, indent=1), path)
+
+
+def _vllm(model: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command of vLLM's own server with our engine's arguments, and its environment."""
+    settings = load(_RUN)
+    arguments = engine_kwargs(settings.sampling, settings.student, on_gpu=False)
+    flags = [word for item in arguments.items() for word in _flag(*item)]
+    command = [str(_BIN / "vllm"), "serve", model, "--served-model-name", "student"]
+    where = ["--host", "127.0.0.1", "--port", "{port}"]
+    environment = engine_environment(settings.serve.kv_cache_gib, on_gpu=False)
+    return [*command, *where, *flags, "--load-format", "safetensors"], environment
+
+
+def _flag(name: str, value: object) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", str(value)]
+
+
+def our_server(
+    model: str, switches: dict[str, str], more: Sequence[str] = ()
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command of our server, `{port}` to be filled in, and its environment."""
+    models = f'serve.models={{{{student="{Path(model).absolute()}"}}}}'
+    command = [str(_BIN / "cgd"), "serve", _RUN, models, "serve.port={port}"]
+    return [*command, "run.work_dir=.cgd/bench", *more], switches
+
+
+@contextmanager
+def running(
+    command: list[str], environment: dict[str, str], port: int, key: str = ""
+) -> Iterator[None]:
+    """Run a server for the length of the block, from when it lists its models."""
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + _START_S
+            while not _answers(port, key):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError(f"{command}: {log.read()[-3000:].decode(errors='replace')}")
+                time.sleep(0.5)
+            yield
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+def _answers(port: int, key: str) -> bool:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        response = httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=headers, timeout=2)
+    except httpx.HTTPError:
+        return False
+    return response.status_code == 200 and bool(response.json()["data"])
+
+
+def ask_with_vllm(
+    model: str, port: int, clients: int, num_requests: int, key: str = ""
+) -> dict[str, float]:
+    """Let vLLM's client ask; return what it measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = {
+            "backend": "openai-chat",
+            "base-url": f"http://127.0.0.1:{port}",
+            "endpoint": "/v1/chat/completions",
+            "model": "student",
+            "tokenizer": model,
+            "dataset-name": "random",
+            "random-input-len": _TOKENS_IN,
+            "random-output-len": _TOKENS_OUT,
+            "num-prompts": num_requests,
+            "num-warmups": clients,
+            "max-concurrency": clients,
+            "seed": clients,
+            "result-dir": folder,
+            "result-filename": "found.json",
+        }
+        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        command = [str(_BIN / "vllm"), "bench", "serve", *words]
+        done = subprocess.run(
+            [*command, "--ignore-eos", "--save-result", "--disable-tqdm"],
+            capture_output=True,
+            text=True,
+            timeout=_LOAD_S,
+            check=False,
+            env={**os.environ, "OPENAI_API_KEY": key},
+        )
+        if done.returncode:
+            raise RuntimeError(f"{command}: {done.stderr[-3000:]}")
+        found = json.loads((Path(folder) / "found.json").read_text(encoding="utf-8"))
+    if found["completed"] != num_requests:
+        raise RuntimeError(f"{found['completed']} of {num_requests} requests were answered")
+    return {
+        "requests_per_s": round(found["request_throughput"], 3),
+        "tokens_per_s": round(found["output_throughput"], 1),
+        "ttft_mean_ms": round(found["mean_ttft_ms"], 1),
+        "ttft_p99_ms": round(found["p99_ttft_ms"], 1),
+        "tpot_mean_ms": round(found["mean_tpot_ms"], 2),
+    }
+
+
+def _ratios(
+    ours: dict[int, list[dict[str, float]]], theirs: dict[int, list[dict[str, float]]]
+) -> dict[str, dict[str, Any]]:
+    """Return by number of clients how ours compares, and whether that keeps the goals."""
+    found: dict[str, dict[str, Any]] = {}
+    for clients in ours:
+        requests, ttft = (
+            (_median(ours[clients], key), _median(theirs[clients], key))
+            for key in ("requests_per_s", "ttft_mean_ms")
+        )
+        ratio, added = requests[0] / requests[1], ttft[0] - ttft[1]
+        allowed = max(_GOALS["ttft_ms"], _GOALS["ttft_share"] * ttft[1])
+        found[f"{clients}_clients"] = {
+            "requests": round(ratio, 3),
+            "ttft_added_ms": round(added, 1),
+            "ttft_allowed_ms": round(allowed, 1),
+            "kept": ratio >= _GOALS["requests"] and added <= allowed,
+        }
+    return found
+
+
+def _median(runs: list[dict[str, float]], key: str) -> float:
+    return median(run[key] for run in runs)
+
+
+def _medians(runs: dict[int, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    return {
+        f"{clients}_clients": {key: _median(found, key) for key in found[0]}
+        for clients, found in runs.items()
+    }
+
+
+def _extremes(runs: dict[int, list[dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
+    return {
+        f"{clients}_clients": {
+            key: [min(run[key] for run in found), max(run[key] for run in found)]
+            for key in found[0]
+        }
+        for clients, found in runs.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
