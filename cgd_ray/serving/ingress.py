@@ -4,7 +4,7 @@ Ray's own ingress application answers any origin (CORS `*`), has nine routes and
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,6 +26,7 @@ from starlette.responses import Response
 from cgd_ray.serving.bounds import CHAT, COMPLETIONS, MODELS, Refusal
 from cgd_ray.serving.gateway import Gateway, Policy
 from cgd_ray.serving.metrics import GatewayMeter
+from cgd_ray.serving.streams import first_at_once
 
 ADAPTERS = "cgd_adapters"  # key of an LLMConfig's experimental_configs: (id, folder) pairs
 _ENGINE_GONE = (ActorDiedError, ActorUnavailableError, *VLLM_FATAL_ERRORS)
@@ -80,11 +81,16 @@ class _Call:
 
 
 class EngineServer(LLMServer):
-    """An engine that loads its LoRA students when it starts.
+    """An engine that loads its LoRA students when it starts, and sends first words at once.
 
     Ray's own multiplexing takes adapters from a bucket, under a name that the client chooses: a
     client could name any of its paths.
     """
+
+    def _batch_output_stream(
+        self, generator: AsyncGenerator[Any, None]
+    ) -> AsyncGenerator[list[Any], None]:
+        return first_at_once(generator, super()._batch_output_stream)
 
     async def start(self) -> None:
         """Start the engine and load the adapters of its config."""

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from cgd_ray.allocator import allocator_environment
 from cgd_ray.training.cpu import apply_lean_layers
-from cgd_ray.training.environment import allocator_environment, worker_environment
+from cgd_ray.training.environment import worker_environment
 from cgd_ray.training.loss import target_loss_sum
 from tests.support.packed_rows import documents, row
 from tests.support.tiny_llama import VOCABULARY, tiny_llama
