@@ -49,7 +49,7 @@ calibration: install ## cgd, cgd + prompt-only rows and distilled_sft in one bud
 	$(VENV)/bin/python -m benchmarks.calibration
 
 BENCHES ?= prompts commit_faults teacher_faults teacher_limits teacher_throughput sampling scale train_data \
-  train_speed checkpoint_wait
+  train_speed checkpoint_wait gateway serving_speed
 bench: install ## README's figures, on an idle machine (three hours); BENCHES="scale" for some
 	set -e; for name in $(BENCHES); do $(VENV)/bin/python -m benchmarks.$$name; done
 

@@ -37,6 +37,7 @@ _TOKENS_IN, _TOKENS_OUT = 64, 32
 _START_S, _LOAD_S = 300, 600
 _GOALS = {"requests": 0.97, "ttft_ms": 10.0, "ttft_share": 0.05}
 _BIN = Path(sys.executable).parent
+_VLLM = [sys.executable, "-m", "benchmarks.vllm_cli"]
 # What RAY_SERVE_THROUGHPUT_OPTIMIZED=1 sets, one part after the other.
 _ONE_LOOP = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -89,7 +90,7 @@ def _vllm(model: str) -> tuple[list[str], dict[str, str]]:
     settings = load(_RUN)
     arguments = engine_kwargs(settings.sampling, settings.student, on_gpu=False)
     flags = [word for item in arguments.items() for word in _flag(*item)]
-    command = [str(_BIN / "vllm"), "serve", model, "--served-model-name", "student"]
+    command = [*_VLLM, "serve", model, "--served-model-name", "student"]
     where = ["--host", "127.0.0.1", "--port", "{port}"]
     environment = engine_environment(settings.serve.kv_cache_gib, on_gpu=False)
     return [*command, *where, *flags, "--load-format", "safetensors"], environment
@@ -171,7 +172,7 @@ def ask_with_vllm(
             "result-filename": "found.json",
         }
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        command = [str(_BIN / "vllm"), "bench", "serve", *words]
+        command = [*_VLLM, "bench", "serve", *words]
         done = subprocess.run(
             [*command, "--ignore-eos", "--save-result", "--disable-tqdm"],
             capture_output=True,
