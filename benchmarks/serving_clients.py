@@ -33,7 +33,7 @@ _KEY = "a-key-of-this-benchmark"
 _NUM_PROBLEMS = 200
 _GOAL = 0.98  # of verdicts that agree
 _NUM_EXAMPLES = 150  # of schemathesis for each operation
-_FUZZED_S = 150
+_FUZZED_S = 120
 _PACKAGES = ("openai", "langchain-openai", "lm-eval", "schemathesis")
 _SCRIPTS = str(Path(__file__).with_name("serving_client_scripts.py"))
 

