@@ -11,6 +11,7 @@ with openai, langchain-openai, lm-eval and schemathesis.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -156,7 +157,11 @@ def _schemathesis(python: str, url: str, folder: Path) -> dict[str, Any]:
     statuses = Counter(_statuses(report))
     if any(status >= 500 for status in statuses):
         raise RuntimeError(f"5xx: {statuses}")
-    return {"statuses": {str(key): statuses[key] for key in sorted(statuses)}, "end": said[-600:]}
+    cases = re.search(r"\d+ generated, \d+ passed", said)
+    return {
+        "statuses": {str(key): statuses[key] for key in sorted(statuses)},
+        "test_cases": cases and cases.group(),
+    }
 
 
 def _statuses(report: Path) -> list[int]:
