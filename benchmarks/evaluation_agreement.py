@@ -223,10 +223,13 @@ def coverage(num_draws: int = 1000) -> dict[str, float]:
         "accuracy, one answer a prompt": wilson,
         "avg@4": clusters,
         "paired difference of avg@4": pairs,
-        "3 trainings each that differ by 0 points": seeds(3, 0.0),
-        "3 trainings each that differ by 3 points": seeds(3, 0.03),
-        "5 trainings each that differ by 3 points": seeds(5, 0.03),
-        "2 trainings each that differ by 5 points": seeds(2, 0.05),
+        **{
+            f"{num_runs} trainings each that differ by {100 * spread:.0f} points": seeds(
+                num_runs, spread
+            )
+            for num_runs in (2, 3, 5)
+            for spread in (0.0, 0.02, 0.05)
+        },
     }
     return {name: sum(draw() for _ in range(num_draws)) / num_draws for name, draw in draws.items()}
 

@@ -1,5 +1,6 @@
 import math
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -208,12 +209,20 @@ def _paired_draw(rng):
     return compare_paired(first, second, seed=seed, num_resamples=1000), 0.08
 
 
-def _seeds_draw(rng):
+def _seeds_draw(num_runs, spread, rng):
     base = 0.2 + 0.5 * rng.beta(1, 1.5, 100)
-    return compare_seeds(runs_of(rng, base, 4, 0.04), runs_of(rng, base + 0.1, 4, 0.04)), 0.1
+    sides = (runs_of(rng, chances, num_runs, spread) for chances in (base, base + 0.1))
+    return compare_seeds(*sides), 0.1
 
 
-@pytest.mark.parametrize("draw", [_wilson_draw, _cluster_draw, _paired_draw, _seeds_draw])
+_SEEDS = {
+    f"{num_runs} trainings that differ by {spread}": partial(_seeds_draw, num_runs, spread)
+    for num_runs, spread in ((2, 0.05), (3, 0.0), (3, 0.05), (5, 0.03))
+}
+_DRAWS = {"wilson": _wilson_draw, "cluster": _cluster_draw, "paired": _paired_draw, **_SEEDS}
+
+
+@pytest.mark.parametrize("draw", _DRAWS.values(), ids=_DRAWS)
 def test_intervals_hold_the_truth_as_often_as_they_say(draw):
     rng = np.random.default_rng(2)
     hits = 0
