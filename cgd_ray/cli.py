@@ -13,10 +13,15 @@ from pathlib import Path
 from cgd_ray.errors import UserError
 from cgd_ray.noise import noise_to_file
 from cgd_ray.plan import derive, describe
-from cgd_ray.settings import load
+from cgd_ray.processes import sigterm_as_ctrl_c
+from cgd_ray.settings import Settings, load
 from cgd_ray.verbs import VERBS, Verb
 
-_ASK = "ask"
+# What takes no run file.
+_CLIENTS = {
+    "ask": ("cgd_ray.serving.asking", "ask every served model, and print the answers side by side"),
+    "jobs": ("cgd_ray.submission.commands", "list, follow, stop and resume a cluster's jobs"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,11 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
-        add_arguments(verbs.add_parser(name, help=verb.help, description=verb.help), verb)
-    verbs.add_parser(_ASK, help="ask every served model, and print the answers side by side")
+        known = verbs.add_parser(name, help=verb.help, description=verb.help)
+        add_arguments(known, verb)
+        if verb.job:
+            _add_submission(known)
+    for name, (_, what) in _CLIENTS.items():
+        verbs.add_parser(name, help=what)
     given = sys.argv[1:] if argv is None else list(argv)
-    if given[:1] == [_ASK]:  # a client: it takes a question, and no run file
-        return importlib.import_module("cgd_ray.serving.asking").main(given[1:])
+    if given[:1] and given[0] in _CLIENTS:
+        return importlib.import_module(_CLIENTS[given[0]][0]).main(given[1:])
     args = parser.parse_args(given)
     return run_verb(args.verb, args)
 
@@ -73,11 +82,13 @@ def run_verb(name: str, args: argparse.Namespace, work: Callable[..., None] | No
             print(json.dumps(settings.model_dump(mode="json"), indent=2))
             print(describe(settings, derive(settings)))
             return 0
+        if getattr(args, "address", None) is not None:
+            return _submit(name, args, settings)
         if verb.announces:
             print(f"{settings.run.name}\n{describe(settings, derive(settings))}", file=sys.stderr)
         flags = [option.flag.removeprefix("--").replace("-", "_") for option in verb.options]
         log = Path(settings.run.work_dir) / "logs" / f"{name}.log"
-        with noise_to_file(log):
+        with sigterm_as_ctrl_c(), noise_to_file(log):
             (work or _function(verb))(settings, **{flag: getattr(args, flag) for flag in flags})
         if name == "run":
             print(" ".join(["serve it    cgd serve", args.run_file, *args.overrides]))
@@ -88,6 +99,25 @@ def run_verb(name: str, args: argparse.Namespace, work: Callable[..., None] | No
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def _add_submission(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address", help="submit it to the cluster with this head, such as https://head:8265"
+    )
+    parser.add_argument(
+        "--no-wait", action="store_true", help="with --address: do not follow the job's log"
+    )
+
+
+def _submit(name: str, args: argparse.Namespace, settings: Settings) -> int:
+    verb = VERBS[name]
+    if verb.not_submitted:
+        raise UserError(verb.not_submitted)
+    commands = importlib.import_module("cgd_ray.submission.commands")
+    given = [o.flag for o in verb.options if getattr(args, o.flag[2:].replace("-", "_"))]
+    request = commands.Request(name, args.run_file, tuple(args.overrides), tuple(given))
+    return commands.submit(request, settings, args.address, wait=not args.no_wait)
 
 
 def _function(verb: Verb) -> Callable[..., None]:

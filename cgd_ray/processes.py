@@ -6,10 +6,12 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from cgd_ray.errors import UserError
 
@@ -104,3 +106,36 @@ def wait_until(
         if time.monotonic() > deadline:
             raise UserError(f"{what} was not ready after {limit_s:g} s: see {log}")
         time.sleep(0.05)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does at the time, for the length of the block.
+
+    Who stops a job of a cluster sends SIGTERM, and Ray starts jobs with Ctrl-C's signal blocked.
+    Outside the main thread, which alone receives signals, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    before = signal.getsignal(signal.SIGTERM)
+    route_sigterm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def route_sigterm() -> None:
+    """Let SIGTERM do what Ctrl-C does, from now on: libraries take SIGTERM for themselves."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _as_ctrl_c)
+
+
+def _as_ctrl_c(_: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # a script's background, where Ctrl-C is ignored
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)

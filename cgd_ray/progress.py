@@ -4,6 +4,7 @@ On a terminal the line is redrawn in place; elsewhere (a job log, CI) it is prin
 ten seconds, and once more when the stage ends.
 """
 
+import re
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from cgd_ray.noise import terminal
 
 _REDRAW_S = 0.2
 _PRINT_S = 10.0
+_NAME_WIDTH = 12
+# As `StageLine` writes it: the name, then done or done/total, then the unit.
+_LINE = re.compile(rf"(?P<name>\S.{{{_NAME_WIDTH - 1},}}?) \d+(/\d+)? [a-z]+")
 
 
 class StageLine:
@@ -67,7 +71,7 @@ class StageLine:
         parts.append(clock(elapsed_s))
         if self._note:
             parts.append(self._note)
-        return f"{self._name:<12} " + "  ".join(parts)
+        return f"{self._name:<{_NAME_WIDTH}} " + "  ".join(parts)
 
     def _write(self, text: str, *, final: bool) -> None:
         if self._live:
@@ -97,7 +101,7 @@ class Progress:
 
     def skipped(self, name: str, what: str) -> None:
         """Say that a stage's artefact exists."""
-        self.say(f"{name:<12} skipped: {what}")
+        self.say(f"{name:<{_NAME_WIDTH}} skipped: {what}")
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -113,3 +117,9 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def same_stage(before: str, after: str) -> bool:
+    """Return whether the second of two printed lines is a later state of the first one's stage."""
+    first, second = _LINE.match(before), _LINE.match(after)
+    return first is not None and second is not None and first["name"] == second["name"]

@@ -14,6 +14,8 @@ from ray.data import DataContext
 from ray.train import TrainingFailedError
 
 from cgd_ray.errors import UserError
+from cgd_ray.processes import route_sigterm
+from cgd_ray.submission.token import keep_token_private
 
 _LOCAL_CPUS = 8
 
@@ -41,6 +43,7 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
+        keep_token_private(os.environ, Path.home())  # Ray turns token authentication on by itself
         ray.init(
             address="local",
             num_cpus=num_cpus or max(_LOCAL_CPUS, os.cpu_count() or 1),
@@ -48,6 +51,7 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    route_sigterm()  # Ray has just taken it for itself
     _quiet_data()
     try:
         yield

@@ -21,7 +21,8 @@ class Verb:
     help: str
     options: tuple[Option, ...] = ()
     announces: bool = True  # says first what it will do; else its output is what was asked for
-    job: bool = True  # has a script in jobs/
+    job: bool = True  # has a script in jobs/, and can be submitted to a cluster
+    not_submitted: str = ""  # why it cannot, and what to do instead
     compares: bool = False  # takes two sides, each a run file or a folder, instead of a run
 
 
@@ -46,6 +47,8 @@ VERBS = {
         "cgd_ray.pipeline.serve:serve",
         "serve base and student over the OpenAI API",
         announces=False,
+        not_submitted="a cluster serves by `serve deploy serve/guarded.yaml`, which outlives a job "
+        "(docs/serving.md)",
     ),
     "evaluate": Verb(f"{_RUN}:evaluate", "ask both models, grade, compare"),
     "compare": Verb(
