@@ -6,8 +6,9 @@ ten seconds, and once more when the stage ends.
 
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
 from cgd_ray.noise import terminal
@@ -19,6 +20,21 @@ _NAME_WIDTH = 12
 _LINE = re.compile(rf"(?P<name>\S.{{{_NAME_WIDTH - 1},}}?) \d+(/\d+)? [a-z]+")
 
 
+@dataclass(frozen=True, slots=True)
+class LineCounts:
+    """What a line shows, for those who count rather than read."""
+
+    stage: str
+    total: int | None
+    done: int
+    lost: int
+    lost_as: str
+    skipped: int
+
+
+Watch = Callable[[LineCounts], None]
+
+
 class StageLine:
     """The line of one running stage.
 
@@ -27,13 +43,25 @@ class StageLine:
         total: units of work, those already done included; None if not known.
         unit: what is counted, such as "rows".
         stream: where to write.
+        lost_as: what becomes of units that are not done: "failed" or "rejected".
+        watch: is told every change of the counts.
     """
 
-    def __init__(self, name: str, total: int | None, unit: str, stream: TextIO) -> None:
+    def __init__(
+        self,
+        name: str,
+        total: int | None,
+        unit: str,
+        stream: TextIO,
+        lost_as: str = "failed",
+        watch: Watch | None = None,
+    ) -> None:
         self._name = name
         self._total = total
         self._unit = unit
         self._stream = stream
+        self._lost_as = lost_as
+        self._watch = watch
         self._live = stream.isatty()
         self._start = time.monotonic()
         self._last = -_PRINT_S if self._live else self._start
@@ -44,6 +72,9 @@ class StageLine:
         """Show the counts so far; `skipped` were made by an earlier run."""
         self._counts = (done, failed, skipped)
         self._note = note
+        if self._watch:
+            lost = failed, self._lost_as
+            self._watch(LineCounts(self._name, self._total, done, *lost, skipped))
         now = time.monotonic()
         if now - self._last >= (_REDRAW_S if self._live else _PRINT_S):
             self._last = now
@@ -59,7 +90,7 @@ class StageLine:
         total = f"/{self._total}" if self._total is not None else ""
         parts = [f"{done + failed + skipped}{total} {self._unit}"]
         if failed:
-            parts.append(f"{failed} failed")
+            parts.append(f"{failed} {self._lost_as}")
         if skipped:
             parts.append(f"{skipped} done before")
         worked = done + failed
@@ -82,15 +113,23 @@ class StageLine:
 
 
 class Progress:
-    """Prints the lines of a run, to standard error by default."""
+    """Prints the lines of a run.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    Args:
+        stream: where to; None: standard error.
+        watch: is told the counts of every line.
+    """
+
+    def __init__(self, stream: TextIO | None = None, watch: Watch | None = None) -> None:
         self._stream = stream or terminal()
+        self._watch = watch
 
     @contextmanager
-    def stage(self, name: str, total: int | None, unit: str) -> Generator[StageLine]:
+    def stage(
+        self, name: str, total: int | None, unit: str, lost_as: str = "failed"
+    ) -> Generator[StageLine]:
         """Show a stage's line until the block ends."""
-        line = StageLine(name, total, unit, self._stream)
+        line = StageLine(name, total, unit, self._stream, lost_as, self._watch)
         line.update(0)
         ended = "stopped"
         try:

@@ -14,6 +14,8 @@ from ray.data import DataContext
 from ray.train import TrainingFailedError
 
 from cgd_ray.errors import UserError
+from cgd_ray.watching.export import exported_to
+from cgd_ray.watching.meters import RunMeters
 from cgd_ray.processes import route_sigterm
 from cgd_ray.submission.token import keep_token_private
 
@@ -54,7 +56,8 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
     route_sigterm()  # Ray has just taken it for itself
     _quiet_data()
     try:
-        yield
+        with exported_to(RunMeters().take):
+            yield
     except (ray.exceptions.RayError, TrainingFailedError) as error:
         traceback.print_exc()  # to the log of this command
         what = str(error).strip().splitlines()[-1][:300]

@@ -11,6 +11,8 @@ from cgd_ray.prompts.sources import source_versions
 from cgd_ray.settings import Settings
 from cgd_ray.shards import read_complete
 from cgd_ray.store import Store, open_store
+from cgd_ray.watching.export import export
+from cgd_ray.watching.figures import LineFigures
 
 Summary = dict[str, Any]  # a stage's COMPLETE.json: counts, seconds, what later stages ask of it
 
@@ -42,12 +44,13 @@ def open_context(settings: Settings) -> RunContext:
     while number < settings.run.rounds and read_complete(store, folders.checkpoint) is not None:
         number, start = number + 1, folders.checkpoint
         folders = _folders(store, settings, versions, start)
+    lines = LineFigures(settings.run.name)
     return RunContext(
         settings=settings,
         store=store,
         folders=folders,
         work_dir=Path(settings.run.work_dir),
-        progress=Progress(),
+        progress=Progress(watch=lambda counts: export(lines.of(counts))),
         round=number,
         start=start,
     )

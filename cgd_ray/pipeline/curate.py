@@ -12,7 +12,7 @@ def make_curated(ctx: RunContext) -> Summary:
     prompts = read_prompts(ctx, "train")
     drafts = read_records(ctx.store, ctx.folders.drafts, Draft)
     refinements = read_records(ctx.store, ctx.folders.refinements, Refinement)
-    with ctx.progress.stage("curation", len(refinements), "rows") as line:
+    with ctx.progress.stage("curation", len(refinements), "rows", "rejected") as line:
         rows = verify(prompts, drafts, refinements, ctx.settings.curation)
         commit_shard(ctx.store, ctx.folders.curated, rows)
         rejected = count_rejections(rows)

@@ -1,6 +1,6 @@
 """The desk as a Ray actor: apart from the plans, so that teachers' workers load no engine."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
@@ -8,6 +8,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cgd_ray.pipeline.desk import Desk, DeskStatus
+from cgd_ray.sampling.writer import Count
 from cgd_ray.teacher.governor import Governor, Grant, Report
 
 
@@ -25,8 +26,8 @@ class DeskLink:
         """Report calls and ask for more."""
         return self._desk.exchange.remote(report)
 
-    def counter(self, stage: str) -> Callable[[int, int], None]:
-        """Return what a stage's workers tell the rows to that they committed: made, failed."""
+    def counter(self, stage: str) -> Count:
+        """Return what a stage's workers tell the rows to that they committed."""
         return partial(self._count, stage)
 
     def halt(self, reason: str) -> None:
@@ -37,5 +38,12 @@ class DeskLink:
         """Return what is known now."""
         return ray.get(self._desk.status.remote())
 
-    def _count(self, stage: str, made: int, failed: int) -> None:
-        self._desk.count.remote(stage, made, failed)
+    def _count(
+        self,
+        stage: str,
+        made: int,
+        failed: int,
+        prompt_tokens: int = 0,
+        generated_tokens: int = 0,
+    ) -> None:
+        self._desk.count.remote(stage, made, failed, prompt_tokens, generated_tokens)

@@ -81,7 +81,13 @@ class Teaching:
 
 
 def follow(
-    plan: Plan, desk: DeskOfRun, line: StageLine, stage: str, skipped: int, teaching: Teaching
+    plan: Plan,
+    desk: DeskOfRun,
+    line: StageLine,
+    stage: str,
+    skipped: int,
+    teaching: Teaching,
+    watch: Callable[[DeskStatus], None] | None = None,
 ) -> None:
     """Run a plan to its end, showing its counts as they grow.
 
@@ -95,22 +101,29 @@ def follow(
         stage: whose counts the line shows.
         skipped: rows that were done before.
         teaching: what to say about the teacher.
+        watch: is shown the desk's counts, too.
 
     Raises:
         UserError: no call can succeed any more: a refused key, spent money, a teacher that is down.
         KeyboardInterrupt: once the calls under way have ended.
     """
-    watch = _Watch(desk, lambda status: _show(status, line, stage, skipped, teaching))
+
+    def show(status: DeskStatus) -> None:
+        _show(status, line, stage, skipped, teaching)
+        if watch:
+            watch(status)
+
+    watching = _Watch(desk, show)
     try:
-        with watch:
+        with watching:
             for _ in plan.iter_batches():
                 pass
     except KeyboardInterrupt:
-        if watch.stop is None:
+        if watching.stop is None:
             raise
     # Once calls have stopped, a plan may also come to its own end: every row that is left returns
     # untried at once.
-    stop = watch.stop or desk.status().teacher.stop
+    stop = watching.stop or desk.status().teacher.stop
     if stop is None:
         return
     if stop.reason == HALTED:

@@ -3,10 +3,13 @@
 The driver knows ids and counts; the rows themselves go from store to worker to store.
 """
 
+from collections.abc import Callable
+
 from cgd_ray.errors import UserError
 from cgd_ray.keys import KeyIndex, joined, key_index, key_set
 from cgd_ray.pipeline.batches import fill_journal
 from cgd_ray.pipeline.context import RunContext, Summary
+from cgd_ray.pipeline.desk import DeskStatus
 from cgd_ray.pipeline.desk_link import DeskLink
 from cgd_ray.pipeline.follow import Teaching, follow
 from cgd_ray.pipeline.plans import draft_plan, stored_plan, teacher_plan
@@ -25,6 +28,8 @@ from cgd_ray.teacher.actor import TeacherPost
 from cgd_ray.teacher.governor import Governor, limits_of
 from cgd_ray.teacher.journal import read_index
 from cgd_ray.teacher.prices import FREE, check_budget, price_of
+from cgd_ray.watching.export import export
+from cgd_ray.watching.figures import GenerationFigures, StageRows
 
 
 def make_drafts(ctx: RunContext) -> Summary:
@@ -41,7 +46,8 @@ def make_drafts(ctx: RunContext) -> Summary:
             with ray_session(ctx.settings.run.num_cpus):
                 desk = DeskLink(Governor(limits_of(ctx.settings.teacher, 0.0)))
                 plan = draft_plan(ctx.settings, source, desk, hand_on=False)
-                follow(plan, desk, line, "drafts", done, _teaching(ctx, total, done))
+                watch = _watch(ctx, drafts=StageRows(total, done))
+                follow(plan, desk, line, "drafts", done, _teaching(ctx, total, done), watch)
     return drafts_summary(ctx)
 
 
@@ -67,7 +73,8 @@ def make_refinements(ctx: RunContext) -> Summary:
                     desk = _teacher_desk(ctx)
                     post = _post(ctx, base_url, desk)
                     plan = teacher_plan(stored_plan(source), ctx.settings, post, total)
-                    follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done))
+                    watch = _watch(ctx, total - done, teacher=StageRows(total, done))
+                    follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done), watch)
     return refinements_summary(ctx)
 
 
@@ -97,7 +104,13 @@ def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
                     joined = rows[0].union(*rows[1:]) if rows[1:] else rows[0]
                     post = _post(ctx, base_url, desk)
                     plan = teacher_plan(joined, ctx.settings, post, total)
-                    follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done))
+                    watch = _watch(
+                        ctx,
+                        len(made) - len(stored.done),
+                        drafts=StageRows(total, len(fresh.done)),
+                        teacher=StageRows(total - lost, len(stored.done)),
+                    )
+                    follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done), watch)
     return drafts_summary(ctx), refinements_summary(ctx)
 
 
@@ -197,6 +210,14 @@ def _teaching(ctx: RunContext, total: int, done: int) -> Teaching:
     t = ctx.settings.teacher
     price = price_of(t)
     return Teaching(total, done, t.max_usd, priced=price is not None and price != FREE)
+
+
+def _watch(
+    ctx: RunContext, waiting: int | None = None, **stages: StageRows
+) -> Callable[[DeskStatus], None]:
+    """Return what exports the desk's counts; `waiting` drafts waited for the teacher before."""
+    figures = GenerationFigures(ctx.settings.run.name, stages, waiting)
+    return lambda status: export(figures.of(status))
 
 
 def _post(ctx: RunContext, base_url: str, desk: DeskLink) -> TeacherPost:

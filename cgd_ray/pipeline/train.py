@@ -20,6 +20,8 @@ from cgd_ray.training.metrics import (
 from cgd_ray.training.order import num_steps
 from cgd_ray.training.task import TrainTask
 from cgd_ray.training.tracking import check_trackers
+from cgd_ray.watching.export import export
+from cgd_ray.watching.figures import TrainingFigures
 
 
 def check_before(ctx: RunContext) -> None:
@@ -43,9 +45,11 @@ def make_checkpoint(ctx: RunContext) -> Summary:
     num_rows = len(read_index(ctx.store, ctx.folders.examples))
     total = num_steps(num_rows, s.train.batches_per_step, s.train.num_epochs, s.train.max_steps)
     before = len(read_metrics(ctx.store, ctx.folders.checkpoint))
+    figures = TrainingFigures(s.run.name, total, before)
     with ctx.progress.stage("training", total, "steps") as line:
 
         def watch(steps: list[StepMetrics]) -> None:
+            export(figures.of(steps))
             if not steps:
                 return line.update(0, note="loading")
             done_before = min(before, len(steps))

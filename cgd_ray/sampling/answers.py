@@ -22,9 +22,14 @@ def row_ids(rows: pa.Table) -> list[str]:
 
 
 def with_answers(rows: pa.Table, answers: pa.Table) -> pa.Table:
-    """Return N rows with their N answers in place of the question; other columns untouched."""
+    """Return N rows with their N answers in place of the question; other columns untouched.
+
+    Of the question its length stays, in `num_prompt_tokens`.
+    """
     columns = {name: rows[name] for name in rows.column_names if name not in QUESTION}
-    return pa.table(columns | {name: answers[name] for name in ANSWERS.names})
+    lengths = pc.call_function("list_value_length", [rows["tokenized_prompt"]])
+    counted = {"num_prompt_tokens": lengths.cast(pa.int64())}
+    return pa.table(columns | counted | {name: answers[name] for name in ANSWERS.names})
 
 
 def quarantined(num_engines: int) -> pa.Table:

@@ -1,7 +1,6 @@
 """Engine answers -> committed drafts: a plain function that a Ray Data task runs."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -12,7 +11,15 @@ from cgd_ray.shards import commit_shard
 from cgd_ray.store import open_store
 from cgd_ray.teacher.rows import teacher_rows
 
-Count = Callable[[int, int], None]  # rows made, rows failed
+
+class Count(Protocol):
+    """Is told what was committed."""
+
+    def __call__(
+        self, made: int, failed: int, prompt_tokens: int = 0, generated_tokens: int = 0
+    ) -> None:
+        """Add rows and tokens."""
+        ...
 
 
 def write_drafts(
@@ -32,7 +39,9 @@ def write_drafts(
     if outcomes:
         commit_shard(open_store(root), folder, outcomes)
     drafts = [made for made in outcomes if isinstance(made, Draft)]
-    count(len(drafts), len(outcomes) - len(drafts))
+    prompt_tokens = sum(row["num_prompt_tokens"] for row in rows)
+    generated_tokens = sum(draft.num_tokens for draft in drafts)
+    count(len(drafts), len(outcomes) - len(drafts), prompt_tokens, generated_tokens)
     if not hand_on:
         return teacher_rows([], [])
     drafted = [

@@ -2,27 +2,28 @@
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from cgd_ray.watching.catalogue import TOTAL, metric
+
 _BOUNDARIES_S = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
 
 
 class GatewayMeter:
-    """`cgd_gateway_requests` by path and status, their seconds, and how many are under way."""
+    """Requests by path and status, their seconds, and how many are under way."""
 
     def __init__(self) -> None:
+        requests = metric("cgd_gateway_requests_total")
+        seconds, in_flight = metric("cgd_gateway_request_seconds"), metric("cgd_gateway_in_flight")
+        # Ray adds the counter's suffix itself.
         self._requests = Counter(
-            "cgd_gateway_requests",
-            description="Requests by path and status; 401, 413, 429 and so on are the gateway's",
-            tag_keys=("path", "status"),
+            requests.name.removesuffix(TOTAL), description=requests.help, tag_keys=requests.labels
         )
         self._seconds = Histogram(
-            "cgd_gateway_request_seconds",
-            description="Seconds from a request's headers to the end of its answer",
+            seconds.name,
+            description=seconds.help,
             boundaries=_BOUNDARIES_S,
-            tag_keys=("path",),
+            tag_keys=seconds.labels,
         )
-        self._in_flight = Gauge(
-            "cgd_gateway_in_flight", description="Requests under way or waiting for an engine"
-        )
+        self._in_flight = Gauge(in_flight.name, description=in_flight.help)
 
     def started(self, num_in_flight: int) -> None:
         """A request was admitted; so many are under way."""
