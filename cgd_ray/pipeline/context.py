@@ -31,13 +31,17 @@ class RunContext:
     retry_failed: bool = False  # try rows again that failed, for good or not
 
 
-def open_context(settings: Settings) -> RunContext:
+def open_context(settings: Settings, store: Store | None = None) -> RunContext:
     """Return the context of a run, in the round it has come to; its local servers must be up.
+
+    Args:
+        settings: of the run.
+        store: at `run.root`, opened; None opens it.
 
     Raises:
         UserError: a prompt file is missing or the store's address is malformed.
     """
-    store = open_store(settings.run.root)
+    store = store or open_store(settings.run.root)
     versions = source_versions(settings.prompts)
     number, start = 1, None
     folders = _folders(store, settings, versions, start)

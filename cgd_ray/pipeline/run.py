@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cgd_ray.evaluation.summary import task_lines
 from cgd_ray.evaluation.tasks import OWN
-from cgd_ray.lease import owned
+from cgd_ray.lease import lease_folder, owned
 from cgd_ray.local_servers import local_servers
 from cgd_ray.noise import say
 from cgd_ray.pipeline.context import RunContext, Summary, open_context, with_retry
@@ -29,13 +29,17 @@ from cgd_ray.store import open_store
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[RunContext]:
+def opened(settings: Settings, *, join: bool = True) -> Iterator[RunContext]:
     """Hold a run's local servers and context for the length of the block, to read from.
+
+    Args:
+        settings: of the run.
+        join: read through the servers of a run that is at work, if it is.
 
     Raises:
         UserError: a server does not start, or the bucket cannot be used.
     """
-    with local_servers(settings):
+    with local_servers(settings, join=join):
         open_store(settings.run.root).check("run.root")
         yield open_context(settings)
 
@@ -47,8 +51,8 @@ def held(settings: Settings, *, retry_failed: bool = False) -> Iterator[RunConte
     Raises:
         UserError: as `opened`; or another process is at work on the run.
     """
-    with opened(settings) as ctx:
-        folder = f"runs/{settings.run.name}"
+    with opened(settings, join=False) as ctx:
+        folder = lease_folder(settings.run.name)
         with owned(ctx.store, folder, settings.run.lease_s):
             yield with_retry(ctx) if retry_failed else ctx
 

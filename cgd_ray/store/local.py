@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +55,8 @@ class LocalStore:
         for key, path in sorted((p.relative_to(self._folder).as_posix(), p) for p in files):
             if key.startswith(prefix):
                 stat = path.stat()
-                yield Entry(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+                version, age_s = f"{stat.st_size}-{stat.st_mtime_ns}", time.time() - stat.st_mtime
+                yield Entry(key, stat.st_size, version, age_s)
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""

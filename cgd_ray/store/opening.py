@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 
 from cgd_ray.errors import UserError
 from cgd_ray.store.local import LocalStore
-from cgd_ray.store.s3 import S3Store
+from cgd_ray.store.s3 import PATIENCE_S, S3Store
 
 T = TypeVar("T")
 
@@ -16,8 +16,12 @@ _FETCHES = 16  # objects on their way at a time
 _FETCH_AHEAD = 256  # and held, at most
 
 
-def open_store(root: str) -> LocalStore | S3Store:
+def open_store(root: str, patience_s: float = PATIENCE_S) -> LocalStore | S3Store:
     """Return the store of a folder or of `s3://bucket/prefix`.
+
+    Args:
+        root: the address.
+        patience_s: how long an S3 server that is away is asked again, in seconds.
 
     Raises:
         UserError: the address is of another kind.
@@ -25,7 +29,7 @@ def open_store(root: str) -> LocalStore | S3Store:
     if root.startswith("s3://"):
         if not urlparse(root).netloc:
             raise UserError(f"'{root}' names no bucket: write s3://bucket/prefix")
-        return S3Store(root)
+        return S3Store(root, patience_s)
     if "://" in root:
         raise UserError(f"'{root}' is neither a folder nor s3://bucket/prefix")
     return LocalStore(root)

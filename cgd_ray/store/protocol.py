@@ -1,7 +1,7 @@
 """What a store is: objects by key, below one root."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ class Entry:
     key: str
     num_bytes: int
     version: str  # changes when the content does: an ETag, or size and time of a file
+    age_s: float = field(default=0.0, compare=False)  # since it was written, by the store's clock
 
 
 class Store(Protocol):

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlparse
@@ -18,6 +19,7 @@ from cgd_ray.store.protocol import Entry, MissingKey, StoreError
 
 T = TypeVar("T")
 
+PATIENCE_S = 300.0  # minutes of an outage are ridden out
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0  # between two calls of a server that is away
 
 
@@ -35,7 +37,7 @@ class S3Store:
     _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
     _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 
-    def __init__(self, root: str, patience_s: float = 300.0) -> None:
+    def __init__(self, root: str, patience_s: float = PATIENCE_S) -> None:
         self.root = root.rstrip("/")
         self._patience_s = patience_s
         parsed = urlparse(root)
@@ -90,8 +92,10 @@ class S3Store:
                     Bucket=self._bucket, Prefix=self._full(prefix), **position
                 ),
             )
+            now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
             for item in page.get("Contents", []):
-                yield Entry(item["Key"][strip:], item["Size"], item["ETag"].strip('"'))
+                age_s = (now - item["LastModified"]).total_seconds()
+                yield Entry(item["Key"][strip:], item["Size"], item["ETag"].strip('"'), age_s)
             if not page.get("IsTruncated"):
                 return
             position = {"ContinuationToken": page["NextContinuationToken"]}

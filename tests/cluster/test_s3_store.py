@@ -1,14 +1,18 @@
 """The store and its commits on a real S3 server."""
 
 import io
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from cgd_ray.errors import UserError
-from cgd_ray.local_servers import s3_server
+from cgd_ray.local_servers import joined_s3_server, s3_server
 from cgd_ray.records import Draft, Failure
+from cgd_ray.server_lock import only_server
 from cgd_ray.shards import commit_shard, read_failures, read_records
 from cgd_ray.store import MissingKey, S3Store, open_store, split_location
 
@@ -119,6 +123,67 @@ def test_data_outlive_the_server_and_its_ports(tmp_path: Path):
     with s3_server(tmp_path / "data", log, "s3://bucket/x") as second:
         assert first != second
         assert open_store("s3://bucket/x").get("kept") == b"still here"
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from cgd_ray.local_servers import joined_s3_server, s3_server
+with s3_server(Path(sys.argv[1]), Path(sys.argv[2]), "s3://bucket/x"):
+    print("up", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other_process(tmp_path: Path):
+    """A process that serves `tmp_path/data` until it is told to stop."""
+    command = [sys.executable, "-c", SERVE, str(tmp_path / "data"), str(tmp_path / "other.log")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as process:
+        assert process.stdout.readline() == "up\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_reader_joins_the_server_of_a_process_that_is_at_work(tmp_path: Path, other_process):
+    data = tmp_path / "data"
+    assert (data / "server.json").stat().st_mode & 0o777 == 0o600
+    before = {name: os.environ.get(name) for name in os.environ if name.startswith("AWS")}
+    with joined_s3_server(data, "s3://bucket/x") as url:
+        assert url == os.environ["AWS_ENDPOINT_URL"]
+        open_store("s3://bucket/x").put("k", b"v")
+        assert open_store("s3://bucket/x").get("k") == b"v"
+    assert before == {name: os.environ.get(name) for name in os.environ if name.startswith("AWS")}
+    assert other_process.poll() is None
+
+
+def test_a_second_server_of_a_folder_is_refused_by_name(tmp_path: Path, other_process):
+    with (
+        pytest.raises(UserError, match=f"in use by process {other_process.pid},.*run.work_dir"),
+        only_server(tmp_path / "data", patience_s=0.2),
+    ):
+        pass
+
+
+def test_a_killed_server_is_not_joined_and_is_followed_by_the_next(tmp_path: Path, other_process):
+    data = tmp_path / "data"
+    other_process.kill()
+    other_process.wait()
+    assert (data / "server.json").exists()
+    with joined_s3_server(data, "s3://bucket/x") as url:
+        assert url is None
+    with s3_server(data, tmp_path / "s3.log", "s3://bucket/x"):
+        assert open_store("s3://bucket/x").get(".ready") == b""
+
+
+def test_age_is_told_by_the_clock_of_the_server(store, tmp_path: Path):
+    for each in (store, open_store(str(tmp_path))):
+        each.put("aged/k", b"v")
+        (entry,) = each.list("aged/")
+        assert -1 <= entry.age_s < 30
 
 
 def test_prompt_files_are_found_on_s3(store):
