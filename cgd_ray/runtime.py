@@ -14,6 +14,7 @@ from ray.data import DataContext
 from ray.train import TrainingFailedError
 
 from cgd_ray.errors import UserError
+from cgd_ray.placement import Role, label_selector
 from cgd_ray.watching.export import exported_to
 from cgd_ray.watching.meters import RunMeters
 from cgd_ray.processes import route_sigterm
@@ -78,6 +79,11 @@ def use_gpu(accelerator: str) -> bool:
     if accelerator == "auto":
         return ray.cluster_resources().get("GPU", 0) > 0
     return accelerator == "gpu"
+
+
+def place(role: Role) -> dict[str, str] | None:
+    """Return the labels that a role's actors and tasks ask for in this session, if any."""
+    return label_selector(role, (node["Labels"] for node in ray.nodes() if node["Alive"]))
 
 
 def _session_logs() -> str:

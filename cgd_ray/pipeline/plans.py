@@ -11,11 +11,12 @@ bounds what lies between them. Each step commits what it makes before it hands o
 from functools import partial
 
 import ray.data
+from ray.data._internal.datasource.range_datasource import RangeDatasource
 
 from cgd_ray.pipeline.desk_link import DeskLink
 from cgd_ray.pipeline.rows import DraftRows, DraftSource, PromptRows, PromptSource
 from cgd_ray.pipeline.units import rows_per_shard
-from cgd_ray.runtime import use_gpu
+from cgd_ray.runtime import place, use_gpu
 from cgd_ray.sampling.attempts import AttemptRecord
 from cgd_ray.sampling.processor import sampler
 from cgd_ray.sampling.writer import write_drafts
@@ -34,6 +35,7 @@ def draft_plan(
         settings.student,
         AttemptRecord(source.root, source.folder, s.max_attempts),
         on_gpu=s.engine == "vllm" and use_gpu(s.accelerator),
+        label_selector=place("sampler"),
     )
     write = partial(
         write_drafts,
@@ -49,9 +51,14 @@ def draft_plan(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=s.max_replicas),
         num_cpus=0.5,
+        label_selector=place("rows"),
     )
     return engine(asked).map_batches(
-        write, batch_size=s.rows_per_request, batch_format="pyarrow", num_cpus=0.5
+        write,
+        batch_size=s.rows_per_request,
+        batch_format="pyarrow",
+        num_cpus=0.5,
+        label_selector=place("rows"),
     )
 
 
@@ -64,6 +71,7 @@ def stored_plan(source: DraftSource) -> ray.data.Dataset:
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=1),
         num_cpus=0.5,
+        label_selector=place("rows"),
     )
 
 
@@ -89,9 +97,14 @@ def teacher_plan(
         # Rows for twice as many chats as may be under way: the last rows of one shard are slow.
         max_concurrency=2 + 4 * t.max_in_flight // size,
         num_cpus=0.5,
+        label_selector=place("teacher"),
     )
 
 
 def _units(number: int) -> ray.data.Dataset:
     """Return the numbers of units, a block each: what a lost worker does again."""
-    return ray.data.range(number, override_num_blocks=number)
+    # `ray.data.range`, which takes no labels: its tasks would keep idle GPU nodes from ending.
+    numbers = RangeDatasource(n=number, block_format="arrow", column_name="id")
+    return ray.data.read_datasource(
+        numbers, override_num_blocks=number, label_selector=place("rows")
+    )

@@ -1,6 +1,6 @@
 """Prompts -> answers on a pool of engine actors: the only file that knows `ray.data.llm`."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ def sampler(
     record: AttemptRecord,
     *,
     on_gpu: bool,
+    label_selector: Mapping[str, str] | None = None,
     echo_faults: EchoFaults = _NO_FAULTS,
 ) -> Callable[[Dataset], Dataset]:
     """Return the step of a Ray Data plan that answers tokenized prompts.
@@ -46,6 +47,7 @@ def sampler(
         student: length limit.
         record: where attempts are kept, so that rows that kill engines are found.
         on_gpu: what the engine runs on.
+        label_selector: of the nodes that engines run on.
         echo_faults: for `sampling.engine="echo"` only.
     """
     if sampling.engine == "echo":
@@ -61,6 +63,7 @@ def sampler(
             batch_size=sampling.rows_per_request,
             batch_format="pyarrow",
             compute=_pool(sampling),
+            label_selector=None if label_selector is None else dict(label_selector),
             **options,
         )
         answered.context.max_consecutive_actor_init_deaths = _MAX_FAILED_STARTS

@@ -16,13 +16,13 @@ from ray.serve.llm.ingress import OpenAiIngress
 
 from cgd_ray.pipeline.context import open_context
 from cgd_ray.pipeline.models import last_fetched, trained_model
-from cgd_ray.runtime import use_gpu
+from cgd_ray.runtime import place, use_gpu
 from cgd_ray.sampling.engine import engine_bundle, engine_environment
 from cgd_ray.serving.bounds import ROUTES, Limits
 from cgd_ray.serving.engine import GPU_GIB, Hardware, choose_engine, model_facts
 from cgd_ray.serving.exposure import require_guard
 from cgd_ray.serving.gateway import Policy
-from cgd_ray.serving.ingress import ADAPTERS, EngineServer, ingress_class
+from cgd_ray.serving.ingress import ADAPTERS, ON_GPU, EngineServer, ingress_class
 from cgd_ray.serving.models import ServedModel, served_models
 from cgd_ray.serving.playground import playground_pages
 from cgd_ray.settings import Settings, load
@@ -65,7 +65,19 @@ def build_application(
     ingress = ingress_class(make_policy(settings, models), settings.serve.cors_origins)
     options = OpenAiIngress.get_deployment_options(list(configs.values()))
     options["graceful_shutdown_timeout_s"] = settings.serve.drain_s
-    engines = {name: build_llm_deployment(config) for name, config in configs.items()}
+    where = place("server")
+    engine_options: dict[str, Any] = {}
+    if where is not None:
+        own: dict[str, Any] = options.get("ray_actor_options") or {}
+        options["ray_actor_options"] = {**own, "label_selector": where}
+        engine_options = {
+            "placement_group_bundle_label_selector": [where],
+            "placement_group_strategy": "STRICT_PACK",  # an engine's processes share one machine
+        }
+    engines = {
+        name: build_llm_deployment(config, override_serve_options=engine_options)
+        for name, config in configs.items()
+    }
     names = [(name, model.id) for model in models for name in model.ids]
     return serve.deployment(ingress, **options).bind(
         llm_deployments={name: engines[engine] for name, engine in names},
@@ -126,7 +138,10 @@ def _llm_config(
             "graceful_shutdown_timeout_s": s.drain_s,
         },
         engine_kwargs=choice.kwargs,
-        experimental_configs={ADAPTERS: [(one.id, one.source) for one in model.adapters]},
+        experimental_configs={
+            ADAPTERS: [(one.id, one.source) for one in model.adapters],
+            ON_GPU: hardware.on_gpu,
+        },
         placement_group_config=engine_bundle(
             settings.sampling.model_copy(update=parallel), on_gpu=hardware.on_gpu
         ),

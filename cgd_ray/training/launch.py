@@ -27,6 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cgd_ray.errors import UserError
 from cgd_ray.noise import say
+from cgd_ray.runtime import place
 from cgd_ray.store import Store, StoreError
 from cgd_ray.training import stopping
 from cgd_ray.training.environment import worker_environment
@@ -160,6 +161,7 @@ def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noq
             use_gpu=task.on_gpu,
             resources_per_worker=None if task.on_gpu else {"CPU": 1},
             elastic_resize_monitor_interval_s=train.resize_every_s,
+            label_selector=place("trainer"),
         ),
         run_config=RunConfig(
             name=task.folder,
