@@ -7,6 +7,7 @@ from pathlib import Path
 from cgd_ray.settings import EMBEDDED_STUDENT, Settings
 from cgd_ray.training.memory import (
     EMBEDDED_SHAPE,
+    HUB_SHAPES,
     MemoryEstimate,
     ModelShape,
     estimate_memory,
@@ -76,6 +77,8 @@ def student_shape(model: str) -> ModelShape | None:
     """
     if model == EMBEDDED_STUDENT:
         return EMBEDDED_SHAPE
+    if model in HUB_SHAPES:
+        return HUB_SHAPES[model]
     try:
         text = (Path(model).expanduser() / "config.json").read_text(encoding="utf-8")
         return model_shape(json.loads(text))

@@ -5,6 +5,7 @@ its documentation.
 """
 
 from cgd_ray.settings.base import Section
+from cgd_ray.settings.cluster import ClusterSettings
 from cgd_ray.settings.examples import (
     OBJECTIVES,
     CurationSettings,
@@ -24,6 +25,7 @@ from cgd_ray.settings.train import TrainSettings
 __all__ = [
     "EMBEDDED_STUDENT",
     "OBJECTIVES",
+    "ClusterSettings",
     "ColumnSettings",
     "CurationSettings",
     "EvaluateSettings",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from cgd_ray.errors import UserError
 from cgd_ray.settings.base import Section
+from cgd_ray.settings.cluster import ClusterSettings
 from cgd_ray.settings.examples import CurationSettings, ExampleSettings, PackingSettings
 from cgd_ray.settings.prompts import PromptSettings
 from cgd_ray.settings.run import LocalSettings, RunSettings
@@ -35,6 +36,7 @@ class Settings(Section):
     serve: ServeSettings = ServeSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:

@@ -52,6 +52,18 @@ class ModelShape:
 
 
 EMBEDDED_SHAPE = ModelShape(30, 576, 1536, 9, 3, 64, 49_152, tied_embeddings=True)  # SmolLM2-135M
+# Students of our run files that are on a hub: the arithmetic needs no network.
+HUB_SHAPES = {
+    "meta-llama/Llama-3.2-1B-Instruct": ModelShape(
+        16, 2048, 8192, 32, 8, 64, 128_256, tied_embeddings=True
+    ),
+    "meta-llama/Llama-3.1-8B-Instruct": ModelShape(
+        32, 4096, 14_336, 32, 8, 128, 128_256, tied_embeddings=False
+    ),
+    "meta-llama/Llama-3.3-70B-Instruct": ModelShape(
+        80, 8192, 28_672, 64, 8, 128, 128_256, tied_embeddings=False
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)

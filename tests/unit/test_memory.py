@@ -15,8 +15,8 @@ from cgd_ray.training.loss import target_loss_sum
 from cgd_ray.training.memory import (
     CHUNK_VALUES,
     EMBEDDED_SHAPE,
+    HUB_SHAPES,
     MemorySettings,
-    ModelShape,
     activation_bytes,
     estimate_memory,
     layer_bytes_a_token,
@@ -26,11 +26,7 @@ from cgd_ray.training.memory import (
 )
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
-SHAPES = {
-    "1B": ModelShape(16, 2048, 8192, 32, 8, 64, 128_256, tied_embeddings=True),
-    "8B": ModelShape(32, 4096, 14_336, 32, 8, 128, 128_256, tied_embeddings=False),
-    "70B": ModelShape(80, 8192, 28_672, 64, 8, 128, 128_256, tied_embeddings=False),
-}
+SHAPES = dict(zip(("1B", "8B", "70B"), HUB_SHAPES.values(), strict=True))
 SMALL: dict[str, Any] = {
     "vocab_size": 2048,
     "hidden_size": 256,

@@ -52,9 +52,9 @@ def test_the_papers_run_by_hand() -> None:
     assert plan.batches_a_worker_step == 4
     assert plan.max_steps == 1563  # 100,000 examples in steps of 64, the last one short
     assert plan.max_example_tokens == 4096
-    assert plan.training_bytes_a_worker == pytest.approx(8.03e9)
-    assert plan.weight_bytes == pytest.approx(16.06e9)
-    assert plan.state_bytes == pytest.approx(112.42e9)
+    assert plan.training_bytes_a_worker == pytest.approx(8.03e9, rel=1e-4)
+    assert plan.weight_bytes == pytest.approx(16.06e9, rel=1e-4)
+    assert plan.state_bytes == pytest.approx(112.42e9, rel=1e-4)
 
 
 @pytest.mark.parametrize(
