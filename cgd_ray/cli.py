@@ -87,9 +87,12 @@ def run_verb(name: str, args: argparse.Namespace, work: Callable[..., None] | No
         if verb.announces:
             print(f"{settings.run.name}\n{describe(settings, derive(settings))}", file=sys.stderr)
         flags = [option.flag.removeprefix("--").replace("-", "_") for option in verb.options]
+        given = {flag: getattr(args, flag) for flag in flags}
+        if verb.names_commands:
+            given["command"] = [args.run_file, *args.overrides]
         log = Path(settings.run.work_dir) / "logs" / f"{name}.log"
         with sigterm_as_ctrl_c(), noise_to_file(log):
-            (work or _function(verb))(settings, **{flag: getattr(args, flag) for flag in flags})
+            (work or _function(verb))(settings, **given)
         if name == "run":
             print(" ".join(["serve it    cgd serve", args.run_file, *args.overrides]))
     except UserError as error:

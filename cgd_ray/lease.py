@@ -156,6 +156,39 @@ def owned(
     lease.check()
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The last owner of a run, as anyone sees it."""
+
+    owner: Owner
+    lease_s: float  # silence after which another process may take over
+    silent_s: float  # since the last sign of life, by the store's clock
+    released: bool  # it has ended in order
+    dead: bool  # it is known to be gone: its machine is this one
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is at work, as far as can be told."""
+        return not (self.released or self.dead) and self.silent_s <= self.lease_s
+
+
+def last_holder(store: Store, folder: str) -> Holder | None:
+    """Return the last owner of a run; None if it never had one. Reads, and waits for nothing."""
+    epoch = _latest_epoch(store, folder)
+    if not epoch:
+        return None
+    held = json.loads(store.get(_key(folder, epoch, "json")))
+    owner, beat = Owner(**held["owner"]), _beat(store, folder, epoch)
+    ages = [entry.age_s for entry in store.list(_key(folder, epoch, ""))]
+    return Holder(
+        owner=owner,
+        lease_s=float(held["lease_s"]),
+        silent_s=max(0.0, min(ages)),
+        released=beat is not None and json.loads(beat)["released"],
+        dead=_is_dead(owner, this_process()),
+    )
+
+
 def still_owner(store: Store, folder: str, epoch: int) -> bool:
     """Return whether nobody has taken over since an epoch: one list request.
 

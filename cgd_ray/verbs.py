@@ -24,6 +24,7 @@ class Verb:
     job: bool = True  # has a script in jobs/, and can be submitted to a cluster
     not_submitted: str = ""  # why it cannot, and what to do instead
     compares: bool = False  # takes two sides, each a run file or a folder, instead of a run
+    names_commands: bool = False  # is told the run file and overrides, to name what comes next
 
 
 _RETRY = Option(
@@ -58,6 +59,14 @@ VERBS = {
         announces=False,
         job=False,
         compares=True,
+    ),
+    "status": Verb(
+        "cgd_ray.pipeline.status:status",
+        "say what the run has come to, whoever is at work on it, and what comes next",
+        (Option("--json", {"action": "store_true", "help": "as one JSON object"}),),
+        announces=False,
+        job=False,
+        names_commands=True,
     ),
     "report": Verb(f"{_RUN}:report", "write the page and summary.json", announces=False),
     "doctor": Verb(

@@ -78,6 +78,13 @@ def read_metrics(store: Store, stage_folder: str) -> list[StepMetrics]:
     return MetricsReader(store, stage_folder).read()
 
 
+def read_recent(store: Store, stage_folder: str, num_files: int) -> list[StepMetrics]:
+    """Return the steps in the newest files, a few seconds each, in the order they were taken."""
+    keys = [entry.key for entry in store.list(f"{stage_folder}/metrics/")][-num_files:]
+    files = [store.get(key).decode().split("\n") for key in keys]
+    return [StepMetrics(**json.loads(line)) for lines in files for line in lines]
+
+
 def progress_note(steps: Sequence[StepMetrics]) -> str:
     """Return what a progress line says of a run that has taken steps."""
     last, seconds = steps[-1], sum(m.seconds for m in steps) or 1.0
