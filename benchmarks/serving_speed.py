@@ -1,8 +1,9 @@
 """One replica of ours against bare `vllm serve`: requests a second and time to the first token.
 
 The same engine arguments, the same load by vLLM's own client (`vllm bench serve`, chats, streams):
-closed loops of 1, 8 and 32 clients. Each server is alone on the machine while it is asked, they
-take turns, and the client shares the machine with them. `--switches` also measures Ray Serve's
+closed loops of 1, 8 and 32 clients, after a load that is not counted. Each server is alone on the
+machine while it is asked, they take turns, and the client shares the machine with them. Where the
+time goes is told by the processor time of each process. `--switches` also measures Ray Serve's
 environment switches for throughput.
 
     python -m benchmarks.serving_speed [--switches]
@@ -23,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import httpx
+import psutil
 
 from benchmarks.results import write_result
 from cgd_ray.processes import free_port
@@ -33,20 +35,20 @@ from cgd_ray.student import student_source
 _RUN = "jobs/runs/demo.toml"
 _REPEATS = 3
 _LOADS = {1: 16, 8: 64, 32: 160}  # clients, and how many requests they make together
+_WARM_UP = (8, 16)
 _TOKENS_IN, _TOKENS_OUT = 64, 32
 _START_S, _LOAD_S = 300, 600
 _GOALS = {"requests": 0.97, "ttft_ms": 10.0, "ttft_share": 0.05}
 _BIN = Path(sys.executable).parent
 _VLLM = [sys.executable, "-m", "benchmarks.vllm_cli"]
-# What RAY_SERVE_THROUGHPUT_OPTIMIZED=1 sets, one part after the other.
 _ONE_LOOP = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
 }
 _SWITCHES: dict[str, dict[str, str]] = {
     "ours_one_loop": _ONE_LOOP,
-    "ours_grpc": {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"},
-    "ours_throughput_optimized": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+    "ours_haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
+    "ours_haproxy_one_loop": {"RAY_SERVE_ENABLE_HA_PROXY": "1", **_ONE_LOOP},
 }
 
 
@@ -63,12 +65,16 @@ def main() -> None:
     runs: dict[str, dict[int, list[dict[str, float]]]] = {
         name: {clients: [] for clients in _LOADS} for name in servers
     }
+    spent: dict[str, dict[int, dict[str, float]]] = {name: {} for name in servers}
     for _ in range(args.repeats):
         for name, (command, environment) in servers.items():
             port = free_port()
             with running([word.format(port=port) for word in command], environment, port):
+                ask_with_vllm(model, port, *_WARM_UP)
                 for clients, num_requests in _LOADS.items():
+                    before = processor_seconds()
                     found = ask_with_vllm(model, port, clients, num_requests)
+                    spent[name][clients] = _spent(before, processor_seconds())
                     runs[name][clients].append(found)
                     print(name, clients, found, flush=True)
     ratios = {name: _ratios(runs[name], runs["vllm"]) for name in servers if name != "vllm"}
@@ -76,7 +82,11 @@ def main() -> None:
     path = write_result(
         "serving-speed",
         f"python -m benchmarks.serving_speed{' --switches' if args.switches else ''}",
-        {**_medians(runs["ours"]), "beside_vllm": ratios},
+        {
+            **_medians(runs["ours"]),
+            "beside_vllm": ratios,
+            "processor_seconds_in_the_last_repeat": spent,
+        },
         _medians(runs["vllm"]),
         worst,
         {name: _extremes(found) for name, found in runs.items()},
@@ -193,6 +203,39 @@ def ask_with_vllm(
         "ttft_p99_ms": round(found["p99_ttft_ms"], 1),
         "tpot_mean_ms": round(found["mean_tpot_ms"], 2),
     }
+
+
+def processor_seconds() -> dict[tuple[int, str], float]:
+    """Return the processor time of every process so far, in seconds, by its id and its name."""
+    found: dict[tuple[int, str], float] = {}
+    for process in psutil.process_iter(["pid", "cmdline", "cpu_times"]):
+        words, times = process.info["cmdline"], process.info["cpu_times"]
+        if words and times:
+            found[process.info["pid"], _role(words)] = times.user + times.system
+    return found
+
+
+def _role(words: list[str]) -> str:
+    """Return what a process is, from its command line."""
+    line = " ".join(words)
+    for name in ("VLLM::", "ray::"):  # they name themselves
+        if line.startswith(name):
+            return line.split()[0]
+    for name in ("bench serve", "benchmarks.vllm_cli serve", "haproxy", "gcs_server", "raylet"):
+        if name in line:
+            return {"benchmarks.vllm_cli serve": "vllm serve"}.get(name, name)
+    return "other"
+
+
+def _spent(
+    before: dict[tuple[int, str], float], after: dict[tuple[int, str], float]
+) -> dict[str, float]:
+    """Return what each kind of process spent meanwhile, from a tenth of a second up."""
+    spent: dict[str, float] = {}
+    for key, seconds in after.items():
+        spent[key[1]] = spent.get(key[1], 0.0) + seconds - before.get(key, 0.0)
+    most_first = sorted(spent.items(), key=lambda item: -item[1])
+    return {name: round(seconds, 1) for name, seconds in most_first if seconds >= 0.1}
 
 
 def _ratios(

@@ -5,6 +5,7 @@ Ray's own ingress application answers any origin (CORS `*`), has nine routes and
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.llm._internal.common.errors import VLLM_FATAL_ERRORS
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.configs.openai_api_models import OpenAIHTTPException
+from ray.llm._internal.serve.utils.batcher import Batcher
 from ray.llm._internal.serve.utils.server_utils import get_response_for_error
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -26,9 +28,11 @@ from starlette.responses import Response
 from cgd_ray.serving.bounds import CHAT, COMPLETIONS, MODELS, Refusal
 from cgd_ray.serving.gateway import Gateway, Policy
 from cgd_ray.serving.metrics import GatewayMeter
-from cgd_ray.serving.streams import first_at_once
+from cgd_ray.serving.streams import first_at_once, gather_ms
 
-ADAPTERS = "cgd_adapters"  # key of an LLMConfig's experimental_configs: (id, folder) pairs
+# Keys of an LLMConfig's experimental_configs.
+ADAPTERS = "cgd_adapters"  # (id, folder) pairs
+ON_GPU = "cgd_on_gpu"  # what the engine runs on
 _ENGINE_GONE = (ActorDiedError, ActorUnavailableError, *VLLM_FATAL_ERRORS)
 
 
@@ -87,10 +91,23 @@ class EngineServer(LLMServer):
     client could name any of its paths.
     """
 
-    def _batch_output_stream(
+    _num_streams = 0
+
+    async def _batch_output_stream(
         self, generator: AsyncGenerator[Any, None]
     ) -> AsyncGenerator[list[Any], None]:
-        return first_at_once(generator, super()._batch_output_stream)
+        self._num_streams += 1
+        try:
+            async with aclosing(first_at_once(generator, self._gathered)) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            self._num_streams -= 1
+
+    def _gathered(self, parts: AsyncGenerator[Any, None]) -> AsyncGenerator[list[Any], None]:
+        on_gpu = self._llm_config.experimental_configs[ON_GPU]
+        interval: Any = gather_ms(self._num_streams, on_gpu=on_gpu)
+        return Batcher(parts, interval_ms=interval).stream()  # type: ignore[return-value]
 
     async def start(self) -> None:
         """Start the engine and load the adapters of its config."""
