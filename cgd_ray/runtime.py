@@ -15,10 +15,10 @@ from ray.train import TrainingFailedError
 
 from cgd_ray.errors import UserError
 from cgd_ray.placement import Role, label_selector
-from cgd_ray.watching.export import exported_to
-from cgd_ray.watching.meters import RunMeters
 from cgd_ray.processes import route_sigterm
 from cgd_ray.submission.token import keep_token_private
+from cgd_ray.watching.export import exported_to
+from cgd_ray.watching.meters import RunMeters
 
 _LOCAL_CPUS = 8
 
@@ -43,6 +43,8 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
     # Ray would run its workers at niceness 15, last in line for a small machine's cores: beside
     # anything else that computes, training came down to a tenth of its speed.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # The server's controller looks around ten times a second by default: a tenth of a small core.
+    os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from cgd_ray.serving.streams import first_at_once
+from cgd_ray.serving.streams import first_at_once, gather_ms
 
 
 async def in_pairs(parts: AsyncGenerator[int, None]) -> AsyncGenerator[list[int], None]:
@@ -67,3 +67,11 @@ def test_an_error_of_the_answer_is_passed_on() -> None:
 
     with pytest.raises(ValueError, match="said no"):
         asyncio.run(read())
+
+
+@pytest.mark.parametrize(
+    ("num_answers", "expected"), [(0, 50), (1, 50), (2, 50), (8, 200), (16, 400), (64, 400)]
+)
+def test_a_busy_cpu_engine_sends_fewer_and_larger_parts(num_answers: int, expected: float) -> None:
+    assert gather_ms(num_answers, on_gpu=False) == expected
+    assert gather_ms(num_answers, on_gpu=True) == 50
