@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from cgd_ray.errors import UserError
 
+_OWN_RAY = ("auto", "local")  # what `ray.init` takes, and no host
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # as `ray job` reads them
 
 
@@ -31,7 +32,8 @@ def parse_address(text: str) -> Address:
         port = parts.port
     except ValueError:
         port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+    known = parts.scheme in ("http", "https") and port != -1
+    if not known or not parts.hostname or text in _OWN_RAY:
         raise UserError(
             f"--address={text} is not the address of a head's dashboard, such as https://head:8265"
         )

@@ -25,13 +25,22 @@ from cgd_ray.submission.token import Token, find_token
 T = TypeVar("T")
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-_ATTEMPTS, _FIRST_PAUSE_S = 5, 1.0
+_ATTEMPTS, _FIRST_PAUSE_S = 6, 0.5
 _DENIED = (401, 403)
 _PASSING = (408, 429, 500, 502, 503, 504)
 
 
 class Unreachable(Exception):
-    """The head does not answer, or only in part; it may do so again."""
+    """The head does not answer, or only in part; it may do so again.
+
+    Args:
+        reason: in words.
+        status: that it answers; None where no answer came.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class JobsApi(AbstractContextManager["JobsApi"]):
@@ -127,7 +136,8 @@ class JobsApi(AbstractContextManager["JobsApi"]):
         if response.status_code == 404 and missing_ok:
             return None
         if response.status_code in _PASSING:
-            raise Unreachable(f"it answers {response.status_code}: {_last_line(response.text)}")
+            code = response.status_code
+            raise Unreachable(f"it answers {code}: {_last_line(response.text)}", code)
         self._check(response, f"{method} {path}")
         return response
 

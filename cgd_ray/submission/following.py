@@ -20,7 +20,8 @@ from cgd_ray.submission.jobs import Job
 PATIENCE_S = 900.0
 _POLL_S, _LONGEST_PAUSE_S = 1.0, 15.0
 _CHARACTERS_PER_S = 250_000
-_LAST_LOGS = 3  # times that an ended job's log is asked for, if it does not come
+_FAILED = 500  # how Ray answers where a node does not give the log
+_LAST_LOGS = 3  # such answers before the log of an ended job is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def missed(
 def pause_s(state: Following) -> float:
     """Return how long to wait before the next request."""
     if state.num_misses:
-        return min(_LONGEST_PAUSE_S, 2.0 ** (state.num_misses - 1))
+        return min(_LONGEST_PAUSE_S, 2.0 ** min(state.num_misses - 1, 10))
     return max(_POLL_S, min(4 * _LONGEST_PAUSE_S, state.log_size / _CHARACTERS_PER_S))
 
 
@@ -91,6 +92,7 @@ def follow(
     *,
     shown: int = 0,
     sleep: Callable[[float], None] = time.sleep,
+    clock_s: Callable[[], float] = time.monotonic,
 ) -> Job:
     """Show a job's log until the job has ended.
 
@@ -101,6 +103,7 @@ def follow(
         say: takes our own lines.
         shown: characters of the log that need not be shown.
         sleep: waits.
+        clock_s: tells the time, in seconds.
 
     Raises:
         UserError: the job is not known, or the head is silent for too long.
@@ -110,13 +113,13 @@ def follow(
         try:
             # The job first: the log of one that has ended is complete then.
             job = api.job(job_id)
-            log = _log_of(api, job, state.num_misses)
+            log = _log_of(api, job, say, state.num_misses)
         except Unreachable as error:
-            state, note = missed(state, str(error), time.monotonic())
+            state, note = missed(state, str(error), clock_s())
             if note:
                 say(note)
         else:
-            state, text, note = heard(state, log, time.monotonic(), ended=job.done)
+            state, text, note = heard(state, log, clock_s(), ended=job.done)
             if note:
                 say(note)
             if text:
@@ -126,13 +129,14 @@ def follow(
         sleep(pause_s(state))
 
 
-def _log_of(api: JobsApi, job: Job, num_misses: int) -> str:
+def _log_of(api: JobsApi, job: Job, say: Callable[[str], None], num_misses: int) -> str:
     try:
         return api.log(job.id)
-    except Unreachable:
-        if job.done and num_misses >= _LAST_LOGS:
-            return ""  # the node that had it may be gone
-        raise
+    except Unreachable as error:
+        if error.status != _FAILED or not job.done or num_misses < _LAST_LOGS:
+            raise
+        say("the rest of its log is lost, perhaps with its node")
+        return ""
 
 
 class LogView:

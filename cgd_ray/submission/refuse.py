@@ -22,7 +22,8 @@ _SECRETS = {
     "a bearer token": r"(?i)\bbearer\s+[\w.~+/-]{16,}",
     "a password in a URL": r"(?i)\b[a-z][a-z0-9+.-]*://[^\s/@\"']*:[^\s/@\"']+@",
     "a signature in a URL": r"(?i)[?&](X-Amz-Signature|X-Amz-Security-Token|sig)=[\w%+/-]{8,}",
-    "a key or password": r"(?i)\b(passw(or)?d|secret(_access)?_key|access_token)\s*=\s*[\"']?\w",
+    "a key or password": r"(?i)(?<![a-z])(passw(or)?d|secret(_access)?_key|access_token)\s*="
+    r"\s*[\"']?\w",
 }
 _SECRET_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
 _SHORTEST_SECRET = 12  # characters; shorter values of variables are words such as `none`

@@ -1,6 +1,8 @@
 """A teacher's key goes to the teacher and nowhere else (reliability: check 9)."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,10 @@ from cgd_ray.records import Refinement
 from cgd_ray.settings import load
 from cgd_ray.shards import read_records
 from cgd_ray.store import open_store
-from tests.support.job_cluster import job_cluster
+from tests.support.job_cluster import JobCluster, job_cluster
 
-JOB = Path(__file__).resolve().parents[2] / "jobs" / "generate.py"
+REPO = Path(__file__).resolve().parents[2]
+JOB = REPO / "jobs" / "generate.py"
 CANARY = "sk-canary-5f2e81c09d7a"
 RUN = """
 [run]
@@ -71,6 +74,22 @@ def read(path: Path) -> bytes:
         return b""
 
 
+def cgd(cluster: JobCluster, run_file: Path) -> str:
+    """Submit by `cgd`, from a machine that has the key in its environment; return how it ended."""
+    command = [sys.executable, "-m", "cgd_ray.cli", "generate", str(run_file)]
+    done = subprocess.run(
+        [*command, "--address", cluster.address],
+        env={**os.environ, "CANARY_KEY": CANARY},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    (run_file.parent / "client.log").write_text(done.stdout + done.stderr)
+    return {0: "SUCCEEDED", 2: "FAILED"}[done.returncode]
+
+
 def test_the_key_of_a_submitted_job_is_nowhere(tmp_path: Path, guarded_teacher: str) -> None:
     keys = {
         "file": f'api_key_file = "{tmp_path}/secret/key"',
@@ -85,7 +104,10 @@ def test_the_key_of_a_submitted_job_is_nowhere(tmp_path: Path, guarded_teacher: 
             folder.mkdir()
             run_file = folder / "run.toml"
             run_file.write_text(RUN.format(folder=folder, teacher=guarded_teacher, key=key))
-            ended[name] = cluster.submit(sys.executable, JOB, run_file)
+            if name == "variable":
+                ended[name] = cgd(cluster, run_file)
+            else:
+                ended[name] = cluster.submit(sys.executable, JOB, run_file)
         jobs = cluster.ask("/api/jobs/")
         logs = [cluster.ask(f"/api/jobs/{j['submission_id']}/logs") for j in json.loads(jobs)]
         assert ended == {"file": "SUCCEEDED", "variable": "SUCCEEDED", "wrong": "FAILED"}

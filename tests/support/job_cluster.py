@@ -25,6 +25,9 @@ class JobCluster:
 
     address: str
     folder: Path
+    gcs_address: str
+    client_port: int  # of Ray Client
+    token: str | None = None
 
     def submit(self, *command: object) -> str:
         """Run a command as a job; return its status when it has ended."""
@@ -39,6 +42,8 @@ class JobCluster:
     def ask(self, path: str, body: bytes | None = None) -> str:
         """Return what the dashboard's API answers."""
         headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(self.address + path, body, headers)
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.read().decode()
@@ -46,9 +51,18 @@ class JobCluster:
 
 @contextmanager
 def job_cluster(environment: dict[str, str]) -> Iterator[JobCluster]:
-    """Hold a head, with variables of its node, for the length of the block."""
+    """Hold a head, with variables of its node, for the length of the block.
+
+    Token authentication is off unless the variables turn it on, with `RAY_AUTH_TOKEN`.
+    """
     with tempfile.TemporaryDirectory(prefix="jobs-", ignore_cleanup_errors=True) as folder:
-        ports = {"port": free_port(), "dashboard-port": free_port()}
+        names = (
+            "port",
+            "dashboard-port",
+            "dashboard-agent-listen-port",
+            "ray-client-server-port",
+        )
+        ports = {name: free_port() for name in names}
         options = [
             *(f"--{name}={port}" for name, port in ports.items()),
             "--num-cpus=8",
@@ -56,8 +70,13 @@ def job_cluster(environment: dict[str, str]) -> Iterator[JobCluster]:
             "--include-dashboard=true",
             f"--temp-dir={folder}/ray",
         ]
-        settings = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-        command = [str(Path(sys.executable).parent / "ray"), "start", "--head", *options]
+        programs = Path(sys.executable).parent
+        settings = {
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PATH": f"{programs}:{os.environ['PATH']}",  # jobs start `python`
+        }
+        command = [str(programs / "ray"), "start", "--head", *options]
         try:
             subprocess.run(
                 command,
@@ -66,7 +85,13 @@ def job_cluster(environment: dict[str, str]) -> Iterator[JobCluster]:
                 capture_output=True,
                 timeout=120,
             )
-            yield JobCluster(f"http://127.0.0.1:{ports['dashboard-port']}", Path(folder))
+            yield JobCluster(
+                f"http://127.0.0.1:{ports['dashboard-port']}",
+                Path(folder),
+                f"127.0.0.1:{ports['port']}",
+                ports["ray-client-server-port"],
+                environment.get("RAY_AUTH_TOKEN"),
+            )
         finally:
             for process_id in processes_of(folder):
                 os.kill(process_id, signal.SIGKILL)

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from cgd_ray.errors import UserError
-from cgd_ray.processes import child, free_port, require_free_port, stop, wait_until
+from cgd_ray.processes import (
+    child,
+    free_port,
+    require_free_port,
+    sigterm_as_ctrl_c,
+    stop,
+    wait_until,
+)
 
 PARENT = """
 import sys, time
@@ -111,3 +118,57 @@ def test_ports() -> None:
             with pytest.raises(UserError, match=rf"serve\.port={port} on {host} is in use"):
                 require_free_port(host, port, "serve.port")
     assert is_running(os.getpid())
+
+
+STOPPED = """
+import signal, sys, time
+from cgd_ray.processes import route_sigterm, sigterm_as_ctrl_c
+if "handled" in sys.argv:
+    signal.signal(signal.SIGINT, lambda *_: sys.exit("asked politely"))
+try:
+    with sigterm_as_ctrl_c():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as a library would
+        route_sigterm()
+        print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
+        time.sleep(600)
+except KeyboardInterrupt:
+    sys.exit("interrupted")
+"""
+
+
+@pytest.mark.parametrize("how", ["as ever", "blocked", "ignored", "handled"])
+def test_sigterm_does_what_ctrl_c_does(how: str) -> None:
+    """Ray starts jobs with SIGINT blocked, and a script's background ignores it."""
+
+    def prepare() -> None:
+        if how == "blocked":
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        if how == "ignored":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=prepare,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "False\n", "SIGINT gets through"
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert said == ("asked politely\n" if how == "handled" else "interrupted\n")
+    assert process.returncode == 1
+
+
+def test_signals_are_as_before_after_the_block() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with sigterm_as_ctrl_c():
+            assert signal.getsignal(signal.SIGTERM) is not before
+            assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

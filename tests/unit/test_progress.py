@@ -1,13 +1,14 @@
 """The one line of a running stage, on a terminal and in a log."""
 
 import io
+import itertools
 from collections.abc import Iterator
 from unittest.mock import patch
 
 import pytest
 
 from cgd_ray import progress
-from cgd_ray.progress import Progress, clock
+from cgd_ray.progress import Progress, clock, same_stage
 
 
 class Clock:
@@ -113,3 +114,21 @@ def test_a_finished_stage_is_one_line() -> None:
 )
 def test_durations_as_people_read_them(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_a_reader_can_tell_the_lines_of_a_stage(watch: Clock) -> None:
+    log = io.StringIO()
+    progress = Progress(log)
+    for name in ("drafts", "a rather long name"):
+        with progress.stage(name, 9, "rows") as line:
+            watch.now += 11
+            line.update(4)
+    with progress.stage("prompts", None, "rows") as line:
+        line.update(3)
+    progress.skipped("drafts", "3 rows")
+    lines = log.getvalue().splitlines()
+    alike = [same_stage(a, b) for a, b in itertools.pairwise(lines)]
+    assert alike == [True, False, True, False, False], lines
+    assert same_stage(lines[4], lines[4])
+    arithmetic = "  drafts      40 by a student"
+    assert not same_stage("", "") and not same_stage(arithmetic, arithmetic)
