@@ -1,5 +1,6 @@
 """`cgd generate --address` on a real head with token authentication: follow, lose, stop, resume."""
 
+import contextlib
 import json
 import os
 import re
@@ -149,6 +150,9 @@ def test_a_job_is_followed_lost_stopped_and_resumed(
         resumed = cgd("jobs", "resume", name).ended(0)
         (again,) = re.findall(r"submitted (submitted-generate-\w+) to", resumed.err)
     assert resumed.out == log_of(cluster, again), "nothing lost, nothing twice"
+    assert cluster.token is not None
+    for folder in (cluster.folder, tmp_path):
+        assert files_with(folder, cluster.token) == []
     assert "lost the connection" in resumed.err
     report = check(job, 0, began)
     assert report.violations == Violations()
@@ -174,6 +178,16 @@ def answer_lost_once(method: str, ending: str) -> Callable[[Operation], Fault | 
         return Fault("cut_after")
 
     return plan
+
+
+def files_with(folder: Path, secret: str) -> list[Path]:
+    """Return the files that hold a secret."""
+    found = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # sockets, and files that a dying process removes
+            if path.is_file() and secret.encode() in path.read_bytes():
+                found.append(path)
+    return found
 
 
 def log_of(cluster: JobCluster, name: str) -> str:
