@@ -41,14 +41,13 @@ _START_S, _LOAD_S = 300, 600
 _GOALS = {"requests": 0.97, "ttft_ms": 10.0, "ttft_share": 0.05}
 _BIN = Path(sys.executable).parent
 _VLLM = [sys.executable, "-m", "benchmarks.vllm_cli"]
-_ONE_LOOP = {
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-}
 _SWITCHES: dict[str, dict[str, str]] = {
-    "ours_one_loop": _ONE_LOOP,
+    "ours_as_ray_sets_it": {
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.1",
+    },
     "ours_haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
-    "ours_haproxy_one_loop": {"RAY_SERVE_ENABLE_HA_PROXY": "1", **_ONE_LOOP},
 }
 
 

@@ -21,6 +21,13 @@ from cgd_ray.watching.export import exported_to
 from cgd_ray.watching.meters import RunMeters
 
 _LOCAL_CPUS = 8
+# A served answer passes three of Ray Serve's processes: fewer threads to hand it on between, and a
+# controller that looks around twice a second, not ten times (docs/serving.md, "Speed").
+_SERVE_ON_FEW_CORES = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+}
 
 
 @contextmanager
@@ -43,8 +50,8 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
     # Ray would run its workers at niceness 15, last in line for a small machine's cores: beside
     # anything else that computes, training came down to a tenth of its speed.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # The server's controller looks around ten times a second by default: a tenth of a small core.
-    os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
+    for name, value in _SERVE_ON_FEW_CORES.items():
+        os.environ.setdefault(name, value)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
