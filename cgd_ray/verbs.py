@@ -74,8 +74,27 @@ VERBS = {
     ),
     "estimate": Verb(
         "cgd_ray.pipeline.sample:estimate",
-        "say what the teacher will cost, from a few real rows",
-        (_SAMPLE,),
+        "say what the teacher will cost, from a few real rows; or what many prompts need",
+        (
+            _SAMPLE,
+            Option(
+                "--cluster",
+                {
+                    "action": "store_true",
+                    "help": "nodes, hours and dollars for 100,000 and 10,000,000 prompts, from "
+                    "what the run has measured and from assumptions; asks nobody",
+                },
+            ),
+            Option(
+                "--assume",
+                {
+                    "action": "append",
+                    "metavar": "NAME=VALUE",
+                    "help": "with --cluster: replace a figure that the page shows, such as "
+                    "sampler_tokens_per_s=4000 or usd.p5.48xlarge=31",
+                },
+            ),
+        ),
         announces=False,
         job=False,
     ),

@@ -48,7 +48,7 @@ def make_drafts(ctx: RunContext) -> Summary:
                 plan = draft_plan(ctx.settings, source, desk, hand_on=False)
                 watch = _watch(ctx, drafts=StageRows(total, done))
                 follow(plan, desk, line, "drafts", done, _teaching(ctx, total, done), watch)
-    return drafts_summary(ctx)
+    return drafts_summary(ctx, done)
 
 
 def make_refinements(ctx: RunContext) -> Summary:
@@ -111,11 +111,15 @@ def make_both(ctx: RunContext) -> tuple[Summary, Summary]:
                         teacher=StageRows(total - lost, len(stored.done)),
                     )
                     follow(plan, desk, line, "teacher", done, _teaching(ctx, total, done), watch)
-    return drafts_summary(ctx), refinements_summary(ctx)
+    return drafts_summary(ctx, len(fresh.done)), refinements_summary(ctx)
 
 
-def drafts_summary(ctx: RunContext) -> Summary:
+def drafts_summary(ctx: RunContext, before: int) -> Summary:
     """Close a drafted run and return its counts.
+
+    Args:
+        ctx: of the run.
+        before: drafts that needed no work when this attempt began.
 
     Raises:
         UserError: not one draft could be made.
@@ -130,6 +134,7 @@ def drafts_summary(ctx: RunContext) -> Summary:
     return {
         "asked": asked,
         "made": len(made),
+        "before": before,
         "failed": count_reasons(failures),
         "tokens": rows.total("num_tokens", Draft),
     }

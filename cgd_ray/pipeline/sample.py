@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from cgd_ray.errors import UserError
 from cgd_ray.keys import key_set
 from cgd_ray.noise import say
+from cgd_ray.pipeline.capacity import print_capacity
 from cgd_ray.pipeline.context import RunContext
 from cgd_ray.pipeline.generate import stored_prompts
 from cgd_ray.pipeline.local_teacher import journaled_teacher
@@ -36,12 +38,24 @@ from cgd_ray.teacher.single import build_single_messages
 _WIDTH = 100
 
 
-def estimate(settings: Settings, rows: int) -> None:
+def estimate(
+    settings: Settings, rows: int, cluster: bool = False, assume: Sequence[str] | None = None
+) -> None:
     """Print what the teacher will cost: the most that settings allow, and what a sample tells.
 
+    Args:
+        settings: of the run.
+        rows: to sample.
+        cluster: print instead what many prompts need: nodes, hours and dollars; asks nobody.
+        assume: figures for that page, as `name=value`.
+
     Raises:
-        UserError: the teacher cannot be reached or refuses the calls.
+        UserError: the teacher cannot be reached or refuses the calls; or a figure is wrong.
     """
+    if cluster:
+        return print_capacity(settings, assume or ())
+    if assume:
+        raise UserError(f"--assume {assume[0]} is for the page of --cluster: give that, too")
     price = price_of(settings.teacher)
     with opened(settings) as ctx:
         sampled = sample_drafts(ctx, rows)

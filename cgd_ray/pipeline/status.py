@@ -8,15 +8,14 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from cgd_ray.keys import joined
 from cgd_ray.lease import Holder, last_holder, lease_folder
-from cgd_ray.local_servers import local_servers
 from cgd_ray.noise import say
-from cgd_ray.pipeline.context import RunContext, Summary, open_context
+from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.pipeline.names import PAGE
 from cgd_ray.pipeline.prompts import split_folder
+from cgd_ray.pipeline.reading import reading
 from cgd_ray.pipeline.spending import journal_folder
 from cgd_ray.pipeline.stages import STAGES, Stage, finished, folder_of
 from cgd_ray.records import (
@@ -32,7 +31,7 @@ from cgd_ray.records import (
 )
 from cgd_ray.settings import Settings
 from cgd_ray.shards import StageRows, read_records, read_rows
-from cgd_ray.store import LocalStore, Store, StoreError, open_store
+from cgd_ray.store import Store, StoreError
 from cgd_ray.teacher.journal import read_usage
 from cgd_ray.teacher.prices import price_of, tokens_usd
 from cgd_ray.training.metrics import StepMetrics, read_recent, tokens_per_second
@@ -46,7 +45,6 @@ from cgd_ray.watching.status import (
     status_page,
 )
 
-_PATIENCE_S = 10.0  # with a store that is away: its server may have ended with the run
 _RECENT_FILES = 10  # of training metrics, a few seconds each
 _STATE = re.compile(r"/states/step-(\d+)-[^/]+/MANIFEST\.json$")
 
@@ -72,23 +70,14 @@ def read_status(settings: Settings) -> RunStatus:
     Raises:
         UserError: the store or a prompt file cannot be read.
     """
-    if settings.local.s3_server and not (Path(settings.run.work_dir) / "s3").is_dir():
-        # Its store was never made, and reading must not make it.
-        nothing = LocalStore(str(Path(settings.run.work_dir) / "s3"))
-        return _read(open_context(settings, nothing))
     try:
-        return _read_through_servers(settings)
+        with reading(settings) as ctx:
+            return _read(ctx)
     except StoreError:
         if not settings.local.s3_server:
             raise
-        return _read_through_servers(settings)  # the run has just ended, and its server with it
-
-
-def _read_through_servers(settings: Settings) -> RunStatus:
-    with local_servers(settings, join=True):
-        store = open_store(settings.run.root, _PATIENCE_S)
-        store.check("run.root")
-        return _read(open_context(settings, store))
+    with reading(settings) as ctx:  # the run has just ended, and its server with it
+        return _read(ctx)
 
 
 def _read(ctx: RunContext) -> RunStatus:
