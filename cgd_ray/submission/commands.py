@@ -23,6 +23,7 @@ from cgd_ray.submission.refuse import (
 )
 
 _INTERRUPTED = 130
+_NOT_FOUND = 127  # a shell's status for a command that does not exist
 _ID = "as `cgd jobs list` shows it"
 
 
@@ -185,6 +186,8 @@ def _followed(api: JobsApi, job_id: str) -> int:
         return _INTERRUPTED
     if job.message and job.status == "FAILED" and job.exit_code is None:
         _say(job.message.strip())  # of Ray: no driver told it
+    if job.exit_code == _NOT_FOUND:
+        _say("the head has no `python`: start Ray there with its environment's bin in PATH")
     _say(f"{job.id} has {_ended(job)}" + _resume_hint(api, job))
     return job.exit_status
 
@@ -204,8 +207,6 @@ def _watched(api: JobsApi, job_id: str, shown: int = 0) -> Job | None:
         _say(f"the job goes on; follow it: {_command('logs', job_id, api.address)}")
         _say(f"stop it: {_command('stop', job_id, api.address)}")
         return None
-    except UserError as error:
-        raise UserError(f"{error}; {_command('logs', job_id, api.address)}") from error
     finally:
         view.close()
 

@@ -70,7 +70,10 @@ def missed(
     """
     lost_at = now if state.lost_at is None else state.lost_at
     if now - lost_at >= patience_s:
-        raise UserError(f"no answer for {clock(now - lost_at)}: {reason}; the job may well go on")
+        raise UserError(
+            f"no answer for {clock(now - lost_at)}: {reason}; the job may well go on, `cgd jobs "
+            "logs` follows it"
+        )
     note = None
     if not state.num_misses:
         note = f"lost the connection ({reason}); the job goes on, trying again"

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from cgd_ray.cli import main
 from cgd_ray.errors import UserError
 from cgd_ray.submission.address import parse_address
 from cgd_ray.submission.client import JobsApi, connect
 from cgd_ray.submission.following import Following, LogView, follow, heard, missed, pause_s
+from cgd_ray.verbs import VERBS
 from tests.support.fault_proxy import Fault, FaultProxy, Operation, fault_proxy
 from tests.support.jobs_api import ScriptedJobs, scripted_jobs
 
@@ -247,6 +249,7 @@ def until(condition: Callable[[], object]) -> None:
         ({"status": "SUCCEEDED", "driver_exit_code": 0}, 0, "has succeeded after"),
         ({"status": "FAILED", "driver_exit_code": 2}, 2, "has failed with status 2 after"),
         ({"status": "FAILED", "message": "no node for it"}, 1, "no node for it"),
+        ({"status": "FAILED", "driver_exit_code": 127}, 127, "the head has no `python`"),
         ({"status": "STOPPED"}, 130, "has stopped after"),
     ],
 )
@@ -346,6 +349,17 @@ def test_a_key_in_the_run_file_is_not_sent(jobs: ScriptedJobs, run_file: Path) -
     done = cgd("generate", run_file, "--address", jobs.url)
     assert done.returncode == 2 and "looks like an API key" in done.stderr
     assert jobs.seen == [] and "canary" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", [name for name, verb in VERBS.items() if verb.job])
+def test_every_job_takes_an_address(
+    verb: str, run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, str(run_file), "--address", "http://127.0.0.1:9"]) == 2
+    said = capsys.readouterr().err
+    refused = verb == "serve"
+    assert ("no answer from http://127.0.0.1:9 " in said) != refused, said
+    assert said.count("\n") == 1
 
 
 def test_serve_is_refused_and_says_what_serves(jobs: ScriptedJobs, run_file: Path) -> None:
