@@ -184,6 +184,12 @@ def test_the_papers_recipe_has_the_nodes_of_its_cluster_file() -> None:
     assert hours == pytest.approx(100_000 * 1480 / 1000 / 3600, rel=0.01)
 
 
+def test_the_page_in_the_docs_is_the_one_that_is_printed() -> None:
+    page = capacity_page_of(shipped("llama31_8b_webinstruct_2n8g"), None, unread="...")
+    told = page.partition("\nThe run's artefacts")[0]
+    assert f"```\n{told}\n```" in (REPO / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
 def test_a_provider_is_paid_by_the_token() -> None:
     page = capacity_page_of(
         shipped("llama31_8b_8g", "teacher.model=gpt-4o", "teacher.base_url=none"),

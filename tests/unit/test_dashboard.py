@@ -27,7 +27,9 @@ def test_the_shipped_file_is_what_the_code_makes() -> None:
 def test_every_query_is_of_our_metrics_and_every_metric_is_shown() -> None:
     runs = shipped()["templating"]["list"][1]["query"]["query"]
     asked = set(re.findall(r"\bray_cgd_\w+", " ".join([*expressions(), runs])))
-    histograms = {m.exported + end for m in METRICS if m.kind == "histogram" for end in OF_HISTOGRAMS}
+    histograms = {
+        m.exported + end for m in METRICS if m.kind == "histogram" for end in OF_HISTOGRAMS
+    }
     plain = {m.exported for m in METRICS if m.kind != "histogram"}
     assert asked <= plain | histograms
     assert plain <= asked
@@ -80,3 +82,13 @@ def test_source_and_run_can_be_chosen() -> None:
         for name in re.findall(r"ray_cgd_\w+", expression):
             if name in with_a_run:
                 assert re.search(rf'{name}\{{run=~"\$run"', expression), expression
+
+
+def test_the_docs_list_every_metric() -> None:
+    text = (SHIPPED.parents[2] / "docs" / "clusters.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(ray_cgd_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    told = [
+        (name, kind, tuple(re.findall(r"`(\w+)`", labels)), what)
+        for name, kind, labels, what in rows
+    ]
+    assert told == [(m.exported, m.kind, m.labels, m.help) for m in METRICS]
