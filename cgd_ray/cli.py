@@ -20,6 +20,7 @@ from cgd_ray.verbs import VERBS, Verb
 # What takes no run file.
 _CLIENTS = {
     "ask": ("cgd_ray.serving.asking", "ask every served model, and print the answers side by side"),
+    "cluster": ("cgd_ray.cluster.commands", "write the cluster files of a run: cluster render"),
     "jobs": ("cgd_ray.submission.commands", "list, follow, stop and resume a cluster's jobs"),
 }
 
