@@ -126,8 +126,11 @@ def _digest(key: str) -> bytes:
 
 def _private_text(path: Path, where: str) -> str:
     try:
-        mode = path.stat().st_mode & 0o777
-        if mode & 0o077:
+        found = path.stat()
+        mode = found.st_mode & 0o777
+        # Kubernetes shows a secret as root's file that the pod's own group may read.
+        others = 0o077 if found.st_uid == os.geteuid() else 0o037
+        if mode & others:
             raise UserError(f"{where} has mode {mode:o}, readable by others: `chmod 600 {path}`")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """API keys of the served address: reading, rotation, comparison, and who may go without."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,18 @@ def test_unusable_keys_are_one_line(
     assert words in str(raised.value)
     assert "serve.api_keys_file" in str(raised.value)
     assert ONE not in str(raised.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_anothers_file_may_be_readable_by_our_group_as_kubernetes_shows_secrets(
+    tmp_path: Path,
+) -> None:
+    path = key_file(tmp_path, ONE, mode=0o440)
+    os.chown(path, os.geteuid() + 1, -1)
+    assert read_keys(str(path), VARIABLE) == [ONE]
+    path.chmod(0o444)
+    with pytest.raises(UserError, match="mode 444"):
+        read_keys(str(path), VARIABLE)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
