@@ -142,10 +142,11 @@ def _redis(settings: Settings) -> list[dict[str, Any]]:
     name, labels = object_name(settings, "redis"), pod_labels(settings)
     chosen = {**labels, "app.kubernetes.io/component": "redis"}
     amounts = {"cpu": "250m", "memory": "512Mi"}
-    # From standard input: an argument would show the password in the list of processes.
+    # In a file: an argument would show the password in the list of processes.
     start = (
-        'printf "requirepass %s\\n" "$(cat /etc/redis/password)" |\n'
-        "exec redis-server - --dir /data --appendonly yes\n"
+        "umask 077\n"
+        'printf "requirepass %s\\n" "$(cat /etc/redis/password)" > /tmp/redis.conf\n'
+        "exec redis-server /tmp/redis.conf --dir /data --appendonly yes\n"
     )
     container = {
         "name": "redis",

@@ -15,8 +15,8 @@ _CHECKOUT = "~/cgd_ray"
 _RAY = f"{_CHECKOUT}/.venv/bin/ray"
 _TOKEN = "~/.ray/auth_token"
 _SPARE = 1  # sampler nodes: a lost spot node still counts while another one starts
-# Without RAY_AUTH_MODE, `ray start` only warns that whoever reaches the port may run code. Jobs start
-# the `python` that comes first in the PATH of the head's Ray.
+# Without RAY_AUTH_MODE, `ray start` only warns that whoever reaches the port may run code. Jobs
+# start the `python` that comes first in the PATH of the head's Ray.
 _AUTH = (
     f"chmod 600 {_TOKEN} && PATH={_CHECKOUT}/.venv/bin:$PATH RAY_AUTH_MODE=token "
     "RAY_worker_niceness=0"

@@ -8,7 +8,7 @@ from cgd_ray.cluster.document import document, documents
 from cgd_ray.cluster.images import dockerfile
 from cgd_ray.cluster.kuberay import JOBS, ray_cluster, ray_job, ray_service
 from cgd_ray.cluster.kubernetes import surroundings
-from cgd_ray.cluster.sizes import sizes
+from cgd_ray.cluster.sizes import Sizes, sizes
 from cgd_ray.cluster.slurm import slurm_script
 from cgd_ray.settings import Settings
 
@@ -39,22 +39,9 @@ _AWS = (
     f"run with teacher.api_key_file={ray_yaml.TEACHER_KEY}.",
     *ray_yaml.TOKEN_NOTE,
 )
-_MACHINES = (
-    "A Ray cluster of own machines, reached over SSH: `ray up THIS_FILE`.",
-    "Machines with a GPU draft, train and serve; the others call the teacher.",
-    *ray_yaml.TOKEN_NOTE,
-    "The run wants at most, stage by stage:",
-)
 _SLURM = (
     "A run on Slurm: `sbatch --time=... THIS_FILE [a.b=c ...]` from the root of a checkout with a",
     ".venv, on a file system that all nodes share. The first node drives and calls the teacher.",
-)
-_SURROUNDINGS = (
-    "Namespace, IAM service account, run file, network policy, Redis. First, each key from a file:",
-    "kubectl -n NAMESPACE create secret generic cgd-teacher-key --from-file=api-key=FILE",
-    "kubectl -n NAMESPACE create secret generic cgd-api-keys --from-file=api-keys=FILE",
-    "kubectl -n NAMESPACE create secret generic cgd-redis --from-file=password=FILE",
-    "and for models that a hub wants a token for: cgd-hub-token, --from-file=token=FILE.",
 )
 _KUBERAY = "KubeRay 1.6 or newer, after surroundings.yaml."
 _KUEUE = (
@@ -89,12 +76,10 @@ def render(settings: Settings, source: Source) -> dict[str, str]:
 
     files = {
         "aws.yaml": document(ray_yaml.aws(settings, needs), head(*_AWS)),
-        "machines.yaml": document(
-            ray_yaml.machines(settings, needs), head(*_MACHINES, *ray_yaml.wanted(needs))
-        ),
+        "machines.yaml": document(ray_yaml.machines(settings, needs), head(*_machines(needs))),
         "slurm.sh": slurm_script(settings, needs, [source.run_file, *given], head(*_SLURM)),
         "kubernetes/surroundings.yaml": documents(
-            surroundings(settings, source.text), head(*_SURROUNDINGS)
+            surroundings(settings, source.text), head(*_surroundings(settings))
         ),
         "kubernetes/raycluster.yaml": document(ray_cluster(settings, needs), head(*_CLUSTER)),
         "kubernetes/rayservice.yaml": document(
@@ -112,3 +97,28 @@ def render(settings: Settings, source: Source) -> dict[str, str]:
         name = "Dockerfile.gpu" if on_gpu else "Dockerfile.cpu"
         files[name] = dockerfile(on_gpu=on_gpu, header=head())
     return files
+
+
+def _machines(needs: Sizes) -> list[str]:
+    roles = "All take part in every stage."
+    if needs.on_gpu:
+        roles = "Those with a GPU draft, train and serve; the others call the teacher."
+    return [
+        "A Ray cluster of own machines, reached over SSH: `ray up THIS_FILE`.",
+        roles,
+        *ray_yaml.TOKEN_NOTE,
+        "The run wants at most, stage by stage:",
+        *ray_yaml.wanted(needs),
+    ]
+
+
+def _surroundings(settings: Settings) -> list[str]:
+    make = f"kubectl -n {settings.cluster.namespace} create secret generic"
+    return [
+        "`kubectl apply -f THIS_FILE`: namespace, service account, run file, network policy, Redis.",
+        "Then each key from a file; a teacher that wants none gets any word:",
+        f"{make} cgd-teacher-key --from-file=api-key=FILE",
+        f"{make} cgd-api-keys --from-file=api-keys=FILE # of the served student, one a line",
+        f"{make} cgd-redis --from-file=password=FILE",
+        f"{make} cgd-hub-token --from-file=token=FILE # if the student is behind one",
+    ]

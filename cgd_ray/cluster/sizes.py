@@ -44,7 +44,7 @@ class Need:
     @property
     def words(self) -> str:
         """Return one unit in words."""
-        gpus = f"{_gpus(self.gpus)} of {self.gpu_gib} GiB, " if self.gpus else ""
+        gpus = f"{_count(self.gpus, 'GPU')} of {self.gpu_gib} GiB, " if self.gpus else ""
         return f"{gpus}{self.cpus} CPUs and {self.memory_gib} GiB of memory"
 
 
@@ -118,7 +118,7 @@ def _head(s: Settings, plan: Plan) -> Need:
         ray_cpus=4 + engines // 4,
         memory_gib=ceil(memory / _OWN_SHARE),
         disk_gib=ceil(_DISK_GIB + _gib(plan.weight_bytes)),
-        note=f"the driver, and rows for {engines} engines (sampling.max_replicas)",
+        note=f"the driver, and rows for {_count(engines, 'engine')} (sampling.max_replicas)",
         remedy="lower sampling.max_replicas",
     )
 
@@ -133,14 +133,14 @@ def _teacher(s: Settings) -> Need:
         ray_cpus=max(2, ceil(on_one / 2)),
         memory_gib=ceil((1 + on_one) / _OWN_SHARE),
         disk_gib=_DISK_GIB,
-        note=f"{actors} actors (teacher.num_actors), half a CPU each",
+        note=f"{_count(actors, 'actor')} (teacher.num_actors), half a CPU each",
     )
 
 
 def _sampler(s: Settings, plan: Plan) -> Need:
     t = s.sampling
     parts = t.tensor_parallel_size * t.pipeline_parallel_size
-    echo = t.engine == "echo"
+    echo, engines = t.engine == "echo", _count(t.max_replicas, "engine")
     if t.accelerator == "gpu" and not echo:
         on_one = int(1 / t.num_gpus)  # engines that share a GPU
         share = "" if on_one == 1 else f", {on_one} on a GPU (sampling.num_gpus)"
@@ -151,7 +151,7 @@ def _sampler(s: Settings, plan: Plan) -> Need:
             weights=plan.weight_bytes or 0,
             share=t.num_gpus,
             models=1,
-            note=f"{t.max_replicas} engines (sampling.max_replicas) of {_gpus(parts)}{share}",
+            note=f"{engines} (sampling.max_replicas) of {_count(parts, 'GPU')}{share}",
             remedy="raise sampling.tensor_parallel_size",
         )
     memory = 1 if echo else _gib(plan.weight_bytes) + t.kv_cache_gib + _PROCESS_GIB
@@ -162,7 +162,7 @@ def _sampler(s: Settings, plan: Plan) -> Need:
         ray_cpus=parts,  # one engine a machine: it takes all cores
         memory_gib=ceil(memory / _OWN_SHARE),
         disk_gib=ceil(_DISK_GIB + _gib(plan.weight_bytes)),
-        note=f"{t.max_replicas} engines (sampling.max_replicas), each with "
+        note=f"{engines} (sampling.max_replicas), each with "
         f"{t.kv_cache_gib} GiB of key-value cache (sampling.kv_cache_gib)",
         remedy="lower sampling.kv_cache_gib",
     )
@@ -172,7 +172,7 @@ def _server(s: Settings, plan: Plan) -> Need:
     t = s.serve
     models = max(2, len(t.models))  # an evaluation serves base and student
     engines = models * t.max_replicas
-    note = f"{models} models x {t.max_replicas} engines (serve.max_replicas)"
+    note = f"{models} models x {_count(t.max_replicas, 'engine')} (serve.max_replicas)"
     if t.accelerator == "gpu":
         return _gpu_engines(
             "server",
@@ -250,8 +250,8 @@ def _trainer(s: Settings, plan: Plan) -> Need:
         gpus=on_one if on_gpu else 0,
         gpu_gib=ceil(peak / _TRAINING_SHARE) if on_gpu else 0,
         linked=on_one > 1,
-        note=f"{t.max_workers} workers (train.num_workers), at most {peak:.1f} GiB each by the "
-        f"memory formula{missing}",
+        note=f"{_count(t.max_workers, 'worker')} (train.num_workers), at most {peak:.1f} GiB each "
+        f"by the memory formula{missing}",
         remedy="see docs/training.md for a higher train.zero_stage or more train.num_workers",
     )
 
@@ -269,5 +269,5 @@ def _gib(num_bytes: float | None) -> float:
     return (num_bytes or 0) / _GIB
 
 
-def _gpus(number: int) -> str:
-    return "1 GPU" if number == 1 else f"{number} GPUs"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
