@@ -115,7 +115,7 @@ def _machines(needs: Sizes) -> list[str]:
 def _surroundings(settings: Settings) -> list[str]:
     make = f"kubectl -n {settings.cluster.namespace} create secret generic"
     return [
-        "`kubectl apply -f THIS_FILE`: namespace, service account, run file, network policy, Redis.",
+        "`kubectl apply -f THIS_FILE`: namespace, IAM account, run file, network policy, Redis.",
         "Then each key from a file; a teacher that wants none gets any word:",
         f"{make} cgd-teacher-key --from-file=api-key=FILE",
         f"{make} cgd-api-keys --from-file=api-keys=FILE # of the served student, one a line",
