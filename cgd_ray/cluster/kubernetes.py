@@ -99,7 +99,7 @@ def _network_policy(settings: Settings) -> dict[str, Any]:
         },
     ]
     web = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [_METADATA_SERVICE]}}
-    outgoing = [
+    outgoing: list[dict[str, Any]] = [
         {"to": [own]},
         {"ports": [{"protocol": kind, "port": _DNS} for kind in ("UDP", "TCP")]},
         # S3, the hub, the teacher, Kubernetes' own API.
