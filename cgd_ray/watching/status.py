@@ -171,7 +171,7 @@ def _next(status: RunStatus, command: str) -> str:
     if status.next_verb is None:
         return "it is at work: ask again; Ctrl-C stops it in order, and the same command goes on"
     alone = next((s for s in status.stages if s.state != "done"), None)
-    also = f"   (this stage alone: cgd {alone.verb})" if alone else ""
+    also = f"\n            or this stage alone: cgd {alone.verb}" if alone else ""
     return f"cgd {status.next_verb} {command}{also}"
 
 
