@@ -1,4 +1,4 @@
-"""A real Ray autoscaler on one host, whose nodes only say that they have GPUs."""
+"""A real Ray autoscaler on one host: node types as shipped, nodes that only say what they have."""
 
 import json
 import os
@@ -11,13 +11,19 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import ray
+import yaml
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+)
 
 from cgd_ray.processes import free_port
 
 IDLE_S = 6
+ROLES = ("teacher", "sampler", "trainer", "server")
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 COMMANDS = (
     "initialization_commands",
@@ -29,16 +35,18 @@ COMMANDS = (
 )
 
 
-def cluster_config(gcs_address: str) -> dict[str, object]:
-    """Return the autoscaler's file: a head without GPUs, up to 3 GPU nodes, up to 2 CPU nodes."""
-    kinds = {
-        "ray.head.default": ({"CPU": 32}, 0),
-        "gpu": ({"CPU": 2, "GPU": 1}, 3),
-        "cpu": ({"CPU": 32}, 2),
+def cluster_config(shipped: dict[str, Any], gcs_address: str) -> dict[str, Any]:
+    """Return a cluster file for this host: its node types, with the cloud taken away."""
+    types = {
+        FAKE_HEAD_NODE_TYPE if name == shipped["head_node_type"] else name: {
+            **kind,
+            "node_config": {},
+        }
+        for name, kind in shipped["available_node_types"].items()
     }
     return {
         "cluster_name": "gpus",
-        "max_workers": 5,
+        "max_workers": shipped["max_workers"],
         "upscaling_speed": 10.0,
         "idle_timeout_minutes": IDLE_S / 60,
         "provider": {
@@ -46,14 +54,13 @@ def cluster_config(gcs_address: str) -> dict[str, object]:
             "module": PROVIDER,
             "disable_node_updaters": True,
             "use_node_id_as_ip": True,  # all nodes share this host's address
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
             "gcs_address": gcs_address,
         },
         "auth": {"ssh_user": "ubuntu"},
-        "head_node_type": "ray.head.default",
-        "available_node_types": {
-            kind: {"resources": has, "node_config": {}, "min_workers": 0, "max_workers": limit}
-            for kind, (has, limit) in kinds.items()
-        },
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
+        "available_node_types": types,
         "docker": {},
         "file_mounts": {},
         "cluster_synced_files": [],
@@ -65,24 +72,32 @@ def cluster_config(gcs_address: str) -> dict[str, object]:
 
 
 @contextmanager
-def gpu_cluster() -> Iterator[None]:
-    """Hold the cluster, joined by this process, for the length of the block."""
+def gpu_cluster(cluster_file: Path) -> Iterator[None]:
+    """Hold the cluster of an AWS file, joined by this process, for the length of the block."""
     with tempfile.TemporaryDirectory(prefix="gpus-", ignore_cleanup_errors=True) as folder:
         port = free_port()
         address = f"{ray.util.get_node_ip_address()}:{port}"
         config = Path(folder) / "autoscaling.json"
-        config.write_text(json.dumps(cluster_config(address)))
+        shipped = yaml.safe_load(cluster_file.read_text(encoding="utf-8"))
+        config.write_text(json.dumps(cluster_config(shipped, address)))
+        head = shipped["available_node_types"][shipped["head_node_type"]]
         environment = {
             **os.environ,
             "RAY_FAKE_CLUSTER": "1",
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # As `ray up` sets them: the first version of the autoscaler knows no labels.
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_NODE_TYPE_NAME": FAKE_HEAD_NODE_TYPE,
         }
+        labels = ",".join(f"{key}={value}" for key, value in head["labels"].items())
         options = [
             f"--port={port}",
-            "--num-cpus=32",
+            f"--num-cpus={head['resources']['CPU']}",
             "--num-gpus=0",
+            f"--labels={labels}",
             "--object-store-memory=200000000",
             "--include-dashboard=false",
             f"--temp-dir={folder}/ray",
@@ -100,10 +115,10 @@ def gpu_cluster() -> Iterator[None]:
 
 
 def nodes() -> Counter[str]:
-    """Return how many nodes are up beside the head, by kind."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    workers = [has for has in alive if "node:__internal_head__" not in has]
-    return Counter("gpu" if has.get("GPU") else "cpu" for has in workers)
+    """Return how many nodes are up beside the head, by the role that their label names."""
+    labels = [node["Labels"] for node in ray.nodes() if node["Alive"]]
+    roles = (kind for kind in ROLES for node in labels if f"cgd-{kind}" in node)
+    return Counter(roles)
 
 
 class NodeWatch:
@@ -123,7 +138,9 @@ class NodeWatch:
         self._thread.join()
 
     def _follow(self) -> None:
-        while not self._stop.wait(0.1):
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(0.1)  # and then once more
             now = nodes()
             if now != self.seen[-1]:
                 self.seen.append(now)
