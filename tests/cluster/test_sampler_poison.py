@@ -54,6 +54,7 @@ def test_poison_rows_are_quarantined_and_all_others_drafted_once(
             "draft_seed",
             "draft_max_tokens",
             "prompt_record",
+            "num_prompt_tokens",
             "generated_text",
             "num_generated_tokens",
             "__inference_error__",

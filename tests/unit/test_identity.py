@@ -170,6 +170,23 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "evaluate.timeout_s": ("3", None),
     "evaluate.num_resamples": ("500", "scores"),
     "report.num_rows": ("5", "report"),
+    "cluster.image": ("other", None),
+    "cluster.namespace": ("other", None),
+    "cluster.region": ("eu-west-1", None),
+    "cluster.account": ('"111111111111"', None),
+    "cluster.role": ("other", None),
+    "cluster.machine_image": ("ami-1", None),
+    "cluster.ssh_user": ("other", None),
+    "cluster.head_instance": ("m7i.large", None),
+    "cluster.teacher_instance": ("m7i.large", None),
+    "cluster.sampler_instance": ("g6e.xlarge", None),
+    "cluster.trainer_instance": ("p5.48xlarge", None),
+    "cluster.server_instance": ("g6e.xlarge", None),
+    "cluster.spot_samplers": ("false", None),
+    "cluster.idle_minutes": ("9", None),
+    "cluster.machines": ('["a", "b"]', None),
+    "cluster.queue": ("other", None),
+    "cluster.priority_class": ("other", None),
 }
 
 

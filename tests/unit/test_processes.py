@@ -162,7 +162,9 @@ def test_sigterm_does_what_ctrl_c_does(how: str) -> None:
 
 
 def test_signals_are_as_before_after_the_block() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    def before(*_: object) -> None: ...
+
+    earlier = signal.signal(signal.SIGTERM, before)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with sigterm_as_ctrl_c():
@@ -171,4 +173,5 @@ def test_signals_are_as_before_after_the_block() -> None:
         assert signal.getsignal(signal.SIGTERM) is before
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
+        signal.signal(signal.SIGTERM, earlier)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
