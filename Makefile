@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip install -qq --no-deps
 RUN ?= jobs/runs/demo.toml
 
-.PHONY: help install demo test test-unit check format browser calibration bench chaos clean
+.PHONY: help install demo test test-unit test-cluster check format browser calibration bench chaos clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ test: install browser ## unit, cluster and end-to-end tests
 
 test-unit: install ## the tests that start no engine and no cluster
 	$(VENV)/bin/python -m pytest tests/unit
+
+test-cluster: install ## three machines in network namespaces, and kills of them; for root on Linux
+	$(VENV)/bin/python -m pytest -s -m nodes tests/nodes
 
 check: install ## lint, formatting, types
 	$(VENV)/bin/ruff check .

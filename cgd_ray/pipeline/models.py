@@ -1,18 +1,12 @@
 """Trained students, as local folders."""
 
-import json
-import shutil
-import tempfile
 from pathlib import Path
 
 from cgd_ray.errors import UserError
+from cgd_ray.model_folders import CARD, FOLDER, fetch_model
 from cgd_ray.pipeline.context import RunContext, Summary
 from cgd_ray.report.card import with_scores
 from cgd_ray.shards import read_complete
-from cgd_ray.store import Store
-from cgd_ray.training.checkpoint import file_hash
-
-_CARD = "README.md"  # the one file that changes after training: scores are added to it
 
 
 def trained_model(ctx: RunContext) -> Path:
@@ -37,18 +31,18 @@ def fetched_model(ctx: RunContext, checkpoint: str) -> Path:
     """Return the local copy of a checkpoint's model, fetched once."""
     target = _local(ctx, checkpoint)
     if not target.is_dir():
-        _fetch(ctx.store, checkpoint, target)
+        fetch_model(ctx.store, checkpoint, target)
     return target
 
 
 def add_scores(ctx: RunContext, scores: Summary) -> None:
     """Put an evaluation's results on the trained student's model card, here and in the store."""
-    key = f"{ctx.folders.checkpoint}/model/{_CARD}"
+    key = f"{ctx.folders.checkpoint}/model/{CARD}"
     card = with_scores(ctx.store.get(key).decode("utf-8"), scores).encode("utf-8")
     ctx.store.put(key, card)
     local = _local(ctx, ctx.folders.checkpoint)
     if local.is_dir():
-        (local / _CARD).write_bytes(card)
+        (local / CARD).write_bytes(card)
 
 
 def last_fetched(work_dir: Path, run_name: str) -> Path | None:
@@ -56,26 +50,13 @@ def last_fetched(work_dir: Path, run_name: str) -> Path | None:
     note = _note(work_dir, run_name)
     if not note.is_file():
         return None
-    folder = (work_dir / "models" / note.read_text(encoding="utf-8")).resolve()
+    folder = (work_dir / FOLDER / note.read_text(encoding="utf-8")).resolve()
     return folder if folder.is_dir() else None
 
 
 def _local(ctx: RunContext, checkpoint: str) -> Path:
-    return (ctx.work_dir / "models" / checkpoint).resolve()
+    return (ctx.work_dir / FOLDER / checkpoint).resolve()
 
 
 def _note(work_dir: Path, run_name: str) -> Path:
     return work_dir / run_name / "student.txt"
-
-
-def _fetch(store: Store, folder: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        part = Path(temporary) / "model"
-        part.mkdir()
-        for name, _, digest in json.loads(store.get(f"{folder}/model.json")):
-            store.download(f"{folder}/model/{name}", part / name)
-            if name != _CARD and file_hash(part / name) != digest:
-                raise UserError(f"{store.root}/{folder}/model/{name} is damaged: train again")
-        if not target.exists():
-            shutil.move(part, target)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from cgd_ray.examples.chat import ChatTokenizer
 from cgd_ray.keys import KeyIndex
+from cgd_ray.model_folders import on_this_node
 from cgd_ray.pipeline.units import Unit
 from cgd_ray.records import Draft, Prompt, from_table
 from cgd_ray.sampling.requests import DraftOptions, draft_requests
@@ -50,7 +51,7 @@ class PromptRows:
         self._source = source
         self._count = count
         self._store = open_store(source.root)
-        self._tokenizer: ChatTokenizer = chat_tokenizer(source.tokenizer)
+        self._tokenizer: ChatTokenizer = chat_tokenizer(on_this_node(source.tokenizer, source.root))
         self._read = _file_reader(self._store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:

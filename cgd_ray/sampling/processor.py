@@ -8,6 +8,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
 
+from cgd_ray.model_folders import on_this_node
 from cgd_ray.sampling.answers import ANSWERS, QUESTION, row_ids, with_answers
 from cgd_ray.sampling.attempts import AttemptRecord, Attempts
 from cgd_ray.sampling.echo import EchoEngine, EchoFaults
@@ -75,7 +76,8 @@ def sampler(
 class VllmEngine(vLLMEngineStageUDF):
     """Ray's own vLLM actor, with rows as Arrow tables and its attempts on record."""
 
-    def __init__(self, record: AttemptRecord, stage: dict[str, Any]) -> None:
+    def __init__(self, source: str, record: AttemptRecord, stage: dict[str, Any]) -> None:
+        on_this_node(source, record.root)
         super().__init__(**stage)
         self._attempts = Attempts(record)
 
@@ -146,6 +148,6 @@ def _vllm_options(
     )
     (stage,) = build_processor(config).stages.values()  # pyright: ignore
     options = stage.get_dataset_map_batches_kwargs(sampling.rows_per_request, "unused")
-    arguments = {"record": record, "stage": options["fn_constructor_kwargs"]}
+    arguments = {"source": source, "record": record, "stage": options["fn_constructor_kwargs"]}
     resources = {key: options[key] for key in _RESOURCES if key in options}
     return {"fn_constructor_kwargs": arguments, **resources}

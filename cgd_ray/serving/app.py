@@ -22,7 +22,7 @@ from cgd_ray.serving.bounds import ROUTES, Limits
 from cgd_ray.serving.engine import GPU_GIB, Hardware, choose_engine, model_facts
 from cgd_ray.serving.exposure import require_guard
 from cgd_ray.serving.gateway import Policy
-from cgd_ray.serving.ingress import ADAPTERS, ON_GPU, EngineServer, ingress_class
+from cgd_ray.serving.ingress import ADAPTERS, MODEL, ON_GPU, EngineServer, ingress_class
 from cgd_ray.serving.models import ServedModel, served_models
 from cgd_ray.serving.playground import playground_pages
 from cgd_ray.settings import Settings, load
@@ -141,6 +141,7 @@ def _llm_config(
         experimental_configs={
             ADAPTERS: [(one.id, one.source) for one in model.adapters],
             ON_GPU: hardware.on_gpu,
+            MODEL: (model.source, settings.run.root),
         },
         placement_group_config=engine_bundle(
             settings.sampling.model_copy(update=parallel), on_gpu=hardware.on_gpu

@@ -25,6 +25,7 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionReq
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from cgd_ray.model_folders import on_this_node
 from cgd_ray.serving.bounds import CHAT, COMPLETIONS, MODELS, Refusal
 from cgd_ray.serving.gateway import Gateway, Policy
 from cgd_ray.serving.metrics import GatewayMeter
@@ -33,6 +34,7 @@ from cgd_ray.serving.streams import first_at_once, gather_ms
 # Keys of an LLMConfig's experimental_configs.
 ADAPTERS = "cgd_adapters"  # (id, folder) pairs
 ON_GPU = "cgd_on_gpu"  # what the engine runs on
+MODEL = "cgd_model"  # its source, and the root of the store that trained students are in
 _ENGINE_GONE = (ActorDiedError, ActorUnavailableError, *VLLM_FATAL_ERRORS)
 
 
@@ -110,7 +112,9 @@ class EngineServer(LLMServer):
         return Batcher(parts, interval_ms=interval).stream()  # type: ignore[return-value]
 
     async def start(self) -> None:
-        """Start the engine and load the adapters of its config."""
+        """Start the engine, fetch its model before where it is missing, and load its adapters."""
+        source, root = self._llm_config.experimental_configs[MODEL]
+        await asyncio.to_thread(on_this_node, source, root)
         await super().start()
         engine: Any = self.engine
         for number, (name, folder) in enumerate(self._llm_config.experimental_configs[ADAPTERS], 1):

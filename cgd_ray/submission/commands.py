@@ -22,7 +22,7 @@ from cgd_ray.submission.refuse import (
     work_dir_on_head,
 )
 
-_INTERRUPTED = 130
+_USER_ERROR, _INTERRUPTED = 2, 130
 _NOT_FOUND = 127  # a shell's status for a command that does not exist
 _ID = "as `cgd jobs list` shows it"
 
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _ACTIONS[args.action][1](api, args)
     except UserError as error:
         print(f"cgd jobs {args.action}: {error}", file=sys.stderr)
-        return 2
+        return _USER_ERROR
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -233,8 +233,8 @@ def _ended(job: Job) -> str:
 
 
 def _resume_hint(api: JobsApi, job: Job) -> str:
-    if job.status == "SUCCEEDED":
-        return ""
+    if job.status == "SUCCEEDED" or job.exit_code == _USER_ERROR:
+        return ""  # the same again would end the same
     return f"; go on: {_command('resume', job.id, api.address)}"
 
 

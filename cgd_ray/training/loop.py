@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
+from cgd_ray.model_folders import on_this_node
 from cgd_ray.store import open_store
 from cgd_ray.training.batch import load_packed
 from cgd_ray.training.checkpoint import delete_checkpoints
@@ -51,6 +52,7 @@ def train_loop(task: TrainTask, stop_asked: Callable[[], bool] = terminated) -> 
     if is_exported(store, task.folder):  # by workers that were lost before they could say so
         return delete_checkpoints(store, task.folder)
     rank, world = dist.get_rank(), dist.get_world_size()
+    on_this_node(task.source, task.root)
     device = training_device(task)
     data = load_packed(store, task.examples_folder, train.data_cache_gib)
     total = num_steps(len(data), train.batches_per_step, train.num_epochs, train.max_steps)
