@@ -28,7 +28,7 @@ pytestmark = pytest.mark.nodes
 
 REPO = Path(__file__).resolve().parents[2]
 RUN_FILE = "jobs/runs/smollm2_135m_cpu.toml"
-NUM_TRAIN, NUM_TEST, STEPS, SAVE_EVERY = 48, 16, 10, 3
+NUM_TRAIN, NUM_TEST, STEPS, SAVE_EVERY = 96, 16, 10, 3
 STAGE_LIMIT_S = 420
 
 
@@ -45,6 +45,7 @@ def overrides(surroundings: Surroundings) -> list[str]:
         "sampling.max_tokens=64",
         "sampling.max_replicas=1",
         "sampling.rows_per_request=8",
+        "sampling.max_num_seqs=4",  # slow enough to be caught at it
         "packing.sequence_length=512",
         f"train.max_steps={STEPS}",
         f"train.checkpoint_every_steps={SAVE_EVERY}",
@@ -77,8 +78,9 @@ def test_a_run_outlives_two_of_its_machines(
 ) -> None:
     store, folders = context.store, context.folders
     client.until(lambda: num_committed(store, folders.drafts, Draft) > 0, STAGE_LIMIT_S)
+    sampler = machine_with(cluster, "VLLM::EngineCore")
     assert num_committed(store, folders.drafts, Draft) < NUM_TRAIN, "in mid-generation"
-    lose(cluster, machine_with(cluster, "VLLM::EngineCore"))
+    lose(cluster, sampler)
 
     client.until(lambda: list_checkpoints(store, folders.checkpoint), STAGE_LIMIT_S)
     assert read_complete(store, folders.checkpoint) is None, "in mid-training"
