@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip install -qq --no-deps
 RUN ?= jobs/runs/demo.toml
 
-.PHONY: help install demo test test-unit test-cluster check format browser calibration bench chaos clean
+.PHONY: help install demo test test-unit test-cluster check format browser redis calibration bench chaos clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +31,7 @@ test: install browser ## unit, cluster and end-to-end tests
 test-unit: install ## the tests that start no engine and no cluster
 	$(VENV)/bin/python -m pytest tests/unit
 
-test-cluster: install ## three machines in network namespaces, and kills of them; for root on Linux
+test-cluster: install redis ## three machines in network namespaces, and kills of them; for root on Linux
 	$(VENV)/bin/python -m pytest -s -m nodes tests/nodes
 
 check: install ## lint, formatting, types
@@ -47,6 +47,11 @@ browser: # Chromium for the report page's tests, where we may install it; they s
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo "no chromium: the report page's browser tests will be skipped"
+
+redis: # for the head that comes back, where we may install it; its test skips without
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } || \
+	  echo "no redis-server: the test of a head that dies will be skipped"
 
 calibration: install ## cgd, cgd + prompt-only rows and distilled_sft in one budget (half an hour)
 	$(VENV)/bin/python -m benchmarks.calibration

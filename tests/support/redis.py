@@ -47,7 +47,7 @@ def redis_server(host: str, folder: Path) -> Iterator[Redis]:
 def _answers(host: str, port: int, password: str) -> bool:
     try:
         with socket.create_connection((host, port), timeout=5) as connection:
-            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
-            return b"PONG" in connection.recv(64) + connection.recv(64)
+            connection.sendall(f"AUTH {password}\r\nPING\r\nQUIT\r\n".encode())
+            return b"PONG" in connection.makefile("rb").read()
     except OSError:
         return False
