@@ -6,6 +6,9 @@ machine while it is asked, they take turns, and the client shares the machine wi
 time goes is told by the processor time of each process. `--switches` also measures Ray Serve's
 environment switches for throughput.
 
+Linux's scheduling by sessions (`kernel.sched_autogroup_enabled`) lets the client wait for seconds
+while an engine keeps all cores busy: switch it off before, as the result says whether it was.
+
     python -m benchmarks.serving_speed [--switches]
 """
 
@@ -39,6 +42,7 @@ _WARM_UP = (8, 16)
 _TOKENS_IN, _TOKENS_OUT = 64, 32
 _START_S, _LOAD_S = 300, 600
 _GOALS = {"requests": 0.97, "ttft_ms": 10.0, "ttft_share": 0.05}
+_AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 _BIN = Path(sys.executable).parent
 _VLLM = [sys.executable, "-m", "benchmarks.vllm_cli"]
 _SWITCHES: dict[str, dict[str, str]] = {
@@ -84,6 +88,7 @@ def main() -> None:
         {
             **_medians(runs["ours"]),
             "beside_vllm": ratios,
+            "sched_autogroup_enabled": _AUTOGROUP.read_text().strip() == "1",
             "processor_seconds_in_the_last_repeat": spent,
         },
         _medians(runs["vllm"]),
