@@ -65,6 +65,22 @@ def marked_answer(text: str) -> str | None:
     return _after_answer_is(text)
 
 
+def formulas(text: str) -> list[tuple[int, int]]:
+    """Return where the boxes and the formulas of a text begin and end, without their marks.
+
+    Args:
+        text: at most `MAX_RESPONSE_CHARS` characters.
+    """
+    boxes = [(text.index(content, start), content) for start, _, content in _boxes(text)]
+    found = [(start, start + len(content)) for start, content in boxes]
+    return sorted({*found, *(_inner_span(match) for match in _FORMULA.finditer(text))})
+
+
+def numbers(text: str) -> list[tuple[int, int]]:
+    """Return where the numbers of a text begin and end; percent signs and fractions are in them."""
+    return [match.span() for match in _NUMBER.finditer(text)]
+
+
 def extract_answer(response: str) -> str | None:
     """Return the final answer that a response gives, as it is written there.
 
@@ -159,6 +175,10 @@ def _without_prose(marked: str) -> str:
 
 def _inner(formula: re.Match[str]) -> str:
     return next(group for group in formula.groups() if group is not None).strip()
+
+
+def _inner_span(formula: re.Match[str]) -> tuple[int, int]:
+    return next(formula.span(n) for n in range(1, 5) if formula[n] is not None)
 
 
 def _last_formula_or_number(text: str) -> str | None:
