@@ -9,6 +9,7 @@ import json
 import unicodedata
 from dataclasses import dataclass
 
+from cgd_ray import audit
 from cgd_ray.examples import objectives
 from cgd_ray.sampling import draft
 from cgd_ray.settings import Section, Settings
@@ -84,6 +85,8 @@ def stage_folders(
     templates = two if s.teacher.turns == 2 else [single.TEMPLATE]
     refinements = name("refinements", drafts, templates, teacher, tutor)
     rules = _part(s.curation, "require_correct_refinement", "require_wrong_draft")
+    if s.curation.judges_critiques:
+        rules |= {"audit": audit.VERSION, **_part(s.curation, "leakage", "min_specificity")}
     curated = name("curated", refinements, rules, *([retries] if retries else []))
     examples = name(
         "examples", curated, objectives.TEMPLATE, _part(s.examples), _part(s.packing), s.run.seed

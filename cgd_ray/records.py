@@ -202,6 +202,7 @@ class CuratedRow:
     draft_correct: bool | None  # None: the prompt has no reference
     refinement_correct: bool | None
     rejected: str | None  # the reason; None: the row is used
+    masked_critique: str | None = None  # used instead of the teacher's, which gives the answer away
 
     SCHEMA: ClassVar[pa.Schema] = pa.schema(
         [
@@ -210,6 +211,7 @@ class CuratedRow:
             pa.field("draft_correct", pa.bool_()),
             pa.field("refinement_correct", pa.bool_()),
             pa.field("rejected", pa.string()),
+            pa.field("masked_critique", pa.string()),
         ]
     )
 

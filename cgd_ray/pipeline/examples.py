@@ -1,5 +1,7 @@
 """Stage 5: kept chains -> examples -> packed batches, as parquet shards."""
 
+from dataclasses import replace
+
 from cgd_ray.errors import UserError
 from cgd_ray.examples.chat import ChatTokenizer
 from cgd_ray.examples.mixing import prompt_only_chains, spoilt_chains
@@ -7,12 +9,11 @@ from cgd_ray.examples.objectives import PROMPT_ONLY, Chain, build_example
 from cgd_ray.examples.packing import SHARD_ROWS, pack, padding_share
 from cgd_ray.examples.transforms import TRANSFORMS, donors, spoilt
 from cgd_ray.pipeline.context import RunContext, Summary
-from cgd_ray.pipeline.curate import read_curated
-from cgd_ray.pipeline.prompts import read_prompts
+from cgd_ray.pipeline.curate import read_curated, read_taught
 from cgd_ray.pipeline.rounds import starting_student
-from cgd_ray.records import Critique, Draft, Example, Failure, Refinement
+from cgd_ray.records import CuratedRow, Example, Failure
 from cgd_ray.settings import Settings
-from cgd_ray.shards import commit_shard, count_reasons, read_records
+from cgd_ray.shards import commit_shard, count_reasons
 from cgd_ray.student import chat_tokenizer, model_context, tokenizer_hash
 
 
@@ -101,13 +102,13 @@ def _not_transformable(chain: Chain, objective: str, transform: str) -> Failure:
 
 
 def read_chains(ctx: RunContext) -> list[Chain]:
-    """Return the kept chains, in the order of their draft ids."""
-    prompts = read_prompts(ctx, "train")
-    drafts = read_records(ctx.store, ctx.folders.drafts, Draft)
-    critiques = read_records(ctx.store, ctx.folders.refinements, Critique)
-    refinements = read_records(ctx.store, ctx.folders.refinements, Refinement)
-    return [
-        Chain(prompts[row.prompt_id], drafts[key], critiques[key], refinements[key])
-        for key, row in read_curated(ctx).items()
-        if row.rejected is None
-    ]
+    """Return the kept chains, in the order of their draft ids, with the critiques that are used."""
+    taught = {chain.draft.id: chain for chain in read_taught(ctx)}
+    kept = [row for row in read_curated(ctx).values() if row.rejected is None]
+    return [_as_used(taught[row.draft_id], row) for row in kept]
+
+
+def _as_used(chain: Chain, row: CuratedRow) -> Chain:
+    if row.masked_critique is None:
+        return chain
+    return replace(chain, critique=replace(chain.critique, text=row.masked_critique))

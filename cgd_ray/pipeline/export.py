@@ -64,7 +64,7 @@ _SHOWN = {
         "critique_max_tokens",
         "refinement_max_tokens",
     },
-    "curation": {"require_correct_refinement", "require_wrong_draft"},
+    "curation": {"require_correct_refinement", "require_wrong_draft", "leakage", "min_specificity"},
 }
 
 

@@ -12,6 +12,7 @@ CritiqueTransform = Literal[
     "none", "shuffled", "generic", "truncated", "verdict_flipped", "wrong_step", "random_text"
 ]
 TooLong = Literal["reject", "cut_draft", "cut_target"]
+Leakage = Literal["keep", "mask", "drop"]
 
 _WITH_CRITIQUE: tuple[Objective, ...] = ("cgd", "cgd_no_draft")
 
@@ -23,8 +24,20 @@ class CurationSettings(Section):
     """Reject rows whose refinement does not reach the reference."""
     require_wrong_draft: bool = False
     """Reject rows whose draft was right already."""
+    leakage: Leakage = "keep"
+    """What becomes of a critique that states the answer, where neither prompt nor draft does: it is
+    kept, the answer in it is replaced by `[hidden]`, or its row is rejected. Prompts without a
+    reference are kept as they are."""
+    min_specificity: float = Field(default=0.0, ge=0, le=1)
+    """Reject rows with a critique of which a smaller share of words is about its own draft;
+    0 rejects none. `cgd audit` shows how specific a run's critiques are."""
     num_processes: int = Field(default=2, ge=1)
     """Processes that grade answers."""
+
+    @property
+    def judges_critiques(self) -> bool:
+        """Whether a rule looks at the critique."""
+        return self.leakage != "keep" or self.min_specificity > 0
 
 
 class ExampleSettings(Section):

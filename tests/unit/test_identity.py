@@ -93,6 +93,8 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "teacher.allow_private_address": ("true", None),
     "curation.require_correct_refinement": ("false", "curated"),
     "curation.require_wrong_draft": ("true", "curated"),
+    "curation.leakage": ("mask", "curated"),
+    "curation.min_specificity": ("0.1", "curated"),
     "curation.num_processes": ("5", None),
     "examples.objective": ("cft", "examples"),
     "examples.critique_transform": ("shuffled", "examples"),
