@@ -115,6 +115,33 @@ VERBS = {
         announces=False,
         job=False,
     ),
+    "audit": Verb(
+        "cgd_ray.pipeline.audit:audit",
+        "say what the critiques are worth: leaks, verdicts, fixes, harms, information",
+        (
+            Option(
+                "--information-gain",
+                {
+                    "type": int,
+                    "default": 0,
+                    "metavar": "N",
+                    "help": "also let the student read N refinements with and without their "
+                    "critiques: nats a token, entropy and a plot (default 0: not)",
+                },
+            ),
+            Option(
+                "--model",
+                {
+                    "choices": ("base", "student"),
+                    "default": "base",
+                    "help": "who reads them: the model that drafted, or the trained one",
+                },
+            ),
+            Option("--json", {"action": "store_true", "help": "as one JSON object"}),
+        ),
+        announces=False,
+        job=False,
+    ),
     "export": Verb(
         "cgd_ray.pipeline.export:export",
         "write the chains as a data set folder with a card",

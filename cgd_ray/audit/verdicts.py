@@ -62,10 +62,11 @@ _Judged = tuple[Verdict, bool]  # and whether it is about the whole
 def read_verdict(critique: str) -> Verdict | None:
     """Return what a critique says of the draft; None if it does not say."""
     judged = list(_judgements(critique))
-    whole = next((verdict for verdict, of_whole in judged if of_whole), None)
+    whole: Verdict | None = next((verdict for verdict, of_whole in judged if of_whole), None)
     if whole or not judged:
         return whole
-    return "wrong" if any(verdict == "wrong" for verdict, _ in judged) else "right"
+    found: set[Verdict] = {verdict for verdict, _ in judged}
+    return "wrong" if "wrong" in found else "right"
 
 
 def _judgements(critique: str) -> Iterator[_Judged]:
@@ -85,7 +86,8 @@ def _judgement(clause: str) -> _Judged | None:
     negated = found[1] is None and _NEGATED.search(clause[: found.start()])
     says_right = bool(found[3]) != bool(negated)
     of_manner = found[0].lower().endswith("ly")  # "the answer correctly adds": a step of it
-    return ("right" if says_right else "wrong", not of_manner and _is_whole(clause, found.start()))
+    verdict: Verdict = "right" if says_right else "wrong"
+    return verdict, not of_manner and _is_whole(clause, found.start())
 
 
 def _is_whole(clause: str, judged_at: int) -> bool:

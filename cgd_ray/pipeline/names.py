@@ -2,3 +2,5 @@
 
 PAGE = "report.html"
 SUMMARY = "summary.json"
+AUDIT = "audit.json"
+ENTROPY = "entropy.svg"
