@@ -125,15 +125,16 @@ def gain_figures(readings: Iterable[TargetReading], seed: int = 0) -> tuple[Figu
     """
     rows = _by_row(readings)
     log_p = {c: np.array([np.mean(row[c].log_ps) for row in rows]) for c in CONTEXTS}
-    entropy = {c: [float(np.mean(row[c].entropies)) for row in rows] for c in CONTEXTS}
+    entropy = {c: np.array([np.mean(row[c].entropies) for row in rows]) for c in CONTEXTS}
     own, other = log_p["own"] - log_p["none"], log_p["another's"] - log_p["none"]
     return (
         mean("gain, own critique", "nats", own.tolist(), seed),
         mean("gain, another's critique", "nats", other.tolist(), seed),
         mean("gain, own less another's", "nats", (own - other).tolist(), seed),
-        mean("entropy, no critique", "nats", entropy["none"], seed),
-        mean("entropy, own critique", "nats", entropy["own"], seed),
-        mean("entropy, another's critique", "nats", entropy["another's"], seed),
+        mean("entropy, no critique", "nats", entropy["none"].tolist(), seed),
+        mean("entropy, own critique", "nats", entropy["own"].tolist(), seed),
+        mean("entropy, another's critique", "nats", entropy["another's"].tolist(), seed),
+        mean("entropy, own less none", "nats", (entropy["own"] - entropy["none"]).tolist(), seed),
     )
 
 

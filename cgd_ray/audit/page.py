@@ -46,6 +46,7 @@ _SECTIONS: tuple[tuple[str, dict[str, str]], ...] = (
             "entropy, no critique": "of the student's next token, over the refinement",
             "entropy, own critique": "",
             "entropy, another's critique": "",
+            "entropy, own less none": "row by row; below 0: the critique makes the student surer",
         },
     ),
 )
@@ -73,9 +74,9 @@ def audit_page(title: str, summary: AuditSummary, gains: Sequence[Figure] = ()) 
 def _cells(figure: Figure, said: str) -> tuple[str, ...]:
     value, interval = "-", ""
     if figure.value is not None:
-        value = f"{_number(figure.value, figure.unit)} {_UNITS[figure.unit]}"
+        value = f"{_number(figure.value, figure)} {_UNITS[figure.unit]}"
     if figure.low is not None and figure.high is not None:
-        low, high = (_number(bound, figure.unit) for bound in (figure.low, figure.high))
+        low, high = (_number(bound, figure) for bound in (figure.low, figure.high))
         interval = f"{low} to {high}"
     return f"  {figure.name}", value, interval, f"{figure.num_rows:,}", said
 
@@ -83,10 +84,13 @@ def _cells(figure: Figure, said: str) -> tuple[str, ...]:
 _UNITS = {"share": "%", "words": "words", "nats": "nats"}
 
 
-def _number(value: float, unit: str) -> str:
-    if unit == "share":
+def _number(value: float, figure: Figure) -> str:
+    if figure.unit == "share":
         return f"{100 * value:.1f}"
-    return f"{value:+.3f}" if unit == "nats" else f"{value:.1f}"
+    if figure.unit == "words":
+        return f"{value:.1f}"
+    differs = figure.name.startswith("gain") or " less " in figure.name
+    return f"{value:+.3f}" if differs else f"{value:.3f}"
 
 
 def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -107,6 +107,7 @@ def test_gains_are_means_over_rows_of_means_over_tokens() -> None:
     assert figures["gain, own less another's"].value == pytest.approx((2.5 - 0.5) / 2)
     assert figures["entropy, no critique"].value == pytest.approx((2.0 + 1.0) / 2)
     assert figures["entropy, own critique"].value == 0.5
+    assert figures["entropy, own less none"].value == pytest.approx(0.5 - 1.5)
     assert {figure.num_rows for figure in figures.values()} == {2}
     low, high = figures["gain, own critique"].low, figures["gain, own critique"].high
     assert (low, high) == (0.0, 2.0)

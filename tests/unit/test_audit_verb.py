@@ -155,11 +155,15 @@ def test_the_information_section_has_signs_and_what_was_not_measured_has_a_dash(
         Figure("fix rate", "share", None, None, None, 0),
         Figure("critique length", "words", 3.0, None, None, 1),
     )
-    gains = (Figure("gain, own critique", "nats", 0.25, 0.125, 0.375, 24),)
+    gains = (
+        Figure("gain, own critique", "nats", 0.25, 0.125, 0.375, 24),
+        Figure("entropy, own critique", "nats", 1.5, 1.25, 1.75, 24),
+    )
     page = audit_page("t", AuditSummary(1, 0, 0, figures), gains)
     assert re.search(r"^  fix rate +- +0  refinements right, ", page, re.MULTILINE)
     assert re.search(r"^  critique length +3\.0 words +1$", page, re.MULTILINE)
     assert "+0.250 nats  +0.125 to +0.375" in page
+    assert " 1.500 nats    1.250 to 1.750" in page
 
 
 @pytest.mark.parametrize(("leakage", "num_kept"), [("keep", 48), ("mask", 48), ("drop", 39)])
