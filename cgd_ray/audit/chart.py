@@ -87,9 +87,9 @@ def _points(places: Sequence[tuple[int, float]], top: float) -> str:
 
 
 def _labels(ends: Sequence[tuple[float, Context]]) -> Iterator[str]:
-    """Yield each line's name beside its end, none on top of another."""
-    last = float("-inf")
-    for y, context in ends:
-        last = max(y, last + _LABEL_HEIGHT)
+    """Yield each line's name beside its end, none on top of another or below the axis."""
+    last = _HEIGHT - _BOTTOM + _LABEL_HEIGHT
+    for y, context in reversed(ends):
+        last = min(y, last - _LABEL_HEIGHT)
         place = f'x="{_x(NUM_PARTS - 0.5) + 10:.1f}" y="{last + 4:.1f}"'
         yield f'<text {place} style="fill:{_COLOURS[context]}">{_NAMES[context]}</text>'

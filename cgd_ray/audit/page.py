@@ -52,13 +52,16 @@ _SECTIONS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
-def audit_page(title: str, summary: AuditSummary, gains: Sequence[Figure] = ()) -> str:
+def audit_page(
+    title: str, summary: AuditSummary, gains: Sequence[Figure] = (), reader: str = ""
+) -> str:
     """Return the figures as aligned lines.
 
     Args:
         title: what was audited.
         summary: of its chains.
         gains: the figures of information gain; none if it was not measured.
+        reader: the model that read the refinements for them, "base" or "student".
     """
     figures = {figure.name: figure for figure in (*summary.figures, *gains)}
     of = f"{summary.num_chains:,} chains, {summary.num_with_reference:,} with a reference"
@@ -66,7 +69,8 @@ def audit_page(title: str, summary: AuditSummary, gains: Sequence[Figure] = ()) 
     for section, names in _SECTIONS:
         shown = [(figures[name], said) for name, said in names.items() if name in figures]
         if shown:
-            rows.append((section, "", "", "", ""))
+            by = f", read by {reader}" if section == "information" else ""
+            rows.append((f"{section}{by}", "", "", "", ""))
             rows += [_cells(figure, said) for figure, said in shown]
     return "\n".join([f"{title}  {of}", "", *_aligned(rows)])
 

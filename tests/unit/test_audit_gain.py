@@ -150,7 +150,12 @@ def test_the_plot_draws_each_context_to_scale() -> None:
     assert (zero - own) / (zero - none) == pytest.approx(0.5, abs=0.01)
     names = [t for t in root.iter(f"{space}text") if "critique" in (t.text or "")]
     places = sorted(float(name.get("y", 0)) for name in names)
-    assert len(names) == 3
+    names_of_lines = {name.text for name in names}
+    assert len(names) == len(names_of_lines) == 3
     assert all(b - a >= 15 for a, b in itertools.pairwise(places)), "none on another"
-    assert not re.search(r"nan|inf", entropy_chart("t", {c: line([0.0] * 10) for c in CONTEXTS}))
+    assert places[-1] <= zero
+    flat = entropy_chart("t", {c: line([0.0] * 10) for c in CONTEXTS})
+    assert not re.search(r"nan|inf", flat)
+    texts = ElementTree.fromstring(flat).iter(f"{space}text")
+    assert all(float(t.get("y", 0)) <= zero + 4 for t in texts if t.text in names_of_lines)
     assert math.isclose(none, heights[0][9])

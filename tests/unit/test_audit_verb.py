@@ -159,7 +159,8 @@ def test_the_information_section_has_signs_and_what_was_not_measured_has_a_dash(
         Figure("gain, own critique", "nats", 0.25, 0.125, 0.375, 24),
         Figure("entropy, own critique", "nats", 1.5, 1.25, 1.75, 24),
     )
-    page = audit_page("t", AuditSummary(1, 0, 0, figures), gains)
+    page = audit_page("t", AuditSummary(1, 0, 0, figures), gains, "student")
+    assert "\ninformation, read by student\n" in page
     assert re.search(r"^  fix rate +- +0  refinements right, ", page, re.MULTILINE)
     assert re.search(r"^  critique length +3\.0 words +1$", page, re.MULTILINE)
     assert "+0.250 nats  +0.125 to +0.375" in page
