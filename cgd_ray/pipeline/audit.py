@@ -82,7 +82,8 @@ def audit(settings: Settings, *, information_gain: int, model: Model, json: bool
     if json:
         say(kept.read_text(encoding="utf-8").rstrip())
         return
-    say(audit_page(named, summary, *((gain.figures, gain.model) if gain else ())))
+    gains, reader = (gain.figures, gain.model) if gain else ((), "")
+    say(audit_page(named, summary, gains, reader))
     say(f"\nfigures     {kept}")
     if gain:
         say(f"entropy     {kept.with_name(ENTROPY)}")
