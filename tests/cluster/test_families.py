@@ -4,6 +4,9 @@ Models are tiny and random, in float32, so that what is compared differs by roun
 """
 
 import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from tests.support.records import chain
 from tests.support.tiny_families import FAMILIES, tiny_family
 from tests.support.training_group import engine_probe, train_all
 
+REPO = Path(__file__).resolve().parents[2]
 LORA = "llama-lora"
 NAMES = [*FAMILIES, LORA]
 ADAPTERS = LoraSettings(rank=4, alpha=16, dropout=0.1)
@@ -147,6 +151,17 @@ def test_adapters_change_the_linear_layers_and_nothing_else(world, name):
     assert {weight.dtype for weight in after.values()} == {dtype}
     for key, weight in before.items():
         assert torch.equal(weight.to(dtype), after[key]) != key.endswith("_proj.weight"), key
+
+
+def test_trl_takes_the_export_unchanged_for_grpo(world, tmp_path):
+    """A warm start for reinforcement learning (issue "Science")."""
+    pytest.importorskip("trl", reason="pip install trl, as requirements/dev.txt pins it")
+    command = [sys.executable, "-m", "tests.support.grpo_steps", exported(world["llama"])]
+    done = subprocess.run([*command, tmp_path], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["before"] == 0 and told["after"] > 1e-3
+    assert len(told["rewards"]) == 2
 
 
 def test_a_loss_that_is_not_finite_stops_all_workers_and_names_the_examples(world):
