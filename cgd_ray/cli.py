@@ -17,11 +17,15 @@ from cgd_ray.processes import sigterm_as_ctrl_c
 from cgd_ray.settings import Settings, load
 from cgd_ray.verbs import VERBS, Verb
 
-# What takes no run file.
+# What takes no run file, or takes more than one run.
 _CLIENTS = {
     "ask": ("cgd_ray.serving.asking", "ask every served model, and print the answers side by side"),
     "cluster": ("cgd_ray.cluster.commands", "write the cluster files of a run: cluster render"),
     "jobs": ("cgd_ray.submission.commands", "list, follow, stop and resume a cluster's jobs"),
+    "study": (
+        "cgd_ray.study.command",
+        "compare arms and seeds at matched budgets: study STUDY.toml",
+    ),
 }
 
 

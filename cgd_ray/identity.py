@@ -42,6 +42,7 @@ class StageFolders:
     examples: str
     checkpoint: str
     scores: str
+    base_scores: str  # the untrained model's, which all students of the same test prompts share
     report: str
 
 
@@ -88,17 +89,26 @@ def stage_folders(
     if s.curation.judges_critiques:
         rules |= {"audit": audit.VERSION, **_part(s.curation, "leakage", "min_specificity")}
     curated = name("curated", refinements, rules, *([retries] if retries else []))
-    examples = name(
-        "examples", curated, objectives.TEMPLATE, _part(s.examples), _part(s.packing), s.run.seed
-    )
+    chosen = _without_none(_part(s.examples), "max_chains")
+    examples = name("examples", curated, objectives.TEMPLATE, chosen, _part(s.packing), s.run.seed)
     train = s.train.model_dump(mode="json", exclude=set(s.train.SPEED_ONLY))
+    train = _without_none(train, "seed")
     checkpoint = name("checkpoint", examples, train)
     problems = ("tasks", "data_dir", "num_problems", "methods", "base_model", "student_model")
     answers = ("temperature", "top_p", "max_tokens", "num_resamples")
     asked = _part(s.evaluate, *problems, *answers)
     scores = name("scores", checkpoint, prompts, asked, s.student.max_model_len, *task_versions)
+    untrained = s.student.model, s.student.max_model_len
+    base_scores = name("base-scores", prompts, asked, *untrained, *task_versions)
     report = name("report", scores, s.run.name, _part(s.report))
-    return StageFolders(prompts, drafts, refinements, curated, examples, checkpoint, scores, report)
+    return StageFolders(
+        prompts, drafts, refinements, curated, examples, checkpoint, scores, base_scores, report
+    )
+
+
+def _without_none(part: dict[str, object], name: str) -> dict[str, object]:
+    """Leave out a setting that is not set, so that older artefacts keep their names."""
+    return {key: value for key, value in part.items() if key != name or value is not None}
 
 
 def _part(section: Section, *names: str) -> dict[str, object]:

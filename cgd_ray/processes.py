@@ -16,6 +16,7 @@ from types import FrameType
 from cgd_ray.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
+_PATIENCE_S = 10.0
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -54,11 +55,20 @@ def _die_with_parent() -> None:
 
 @contextmanager
 def child(
-    command: Sequence[str], log: Path, env: dict[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    env: dict[str, str] | None = None,
+    patience_s: float = _PATIENCE_S,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for the length of the block; its output goes to a file.
+    """Run a process for the length of the block; its output goes to a file.
 
     It is stopped by its own process id at the end, and dies with us if we are killed.
+
+    Args:
+        command: what to run.
+        log: is appended to.
+        env: added to our own environment.
+        patience_s: what it is given to end by itself when it is stopped.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -73,10 +83,10 @@ def child(
     try:
         yield process
     finally:
-        stop(process)
+        stop(process, patience_s)
 
 
-def stop(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+def stop(process: subprocess.Popen[bytes], patience_s: float = _PATIENCE_S) -> None:
     """End a process that we started: politely, then not."""
     if process.poll() is None:
         process.terminate()

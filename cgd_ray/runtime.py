@@ -79,6 +79,11 @@ def ray_session(num_cpus: int | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def session_address() -> str:
+    """Return what other processes set `RAY_ADDRESS` to, to join this session."""
+    return ray.get_runtime_context().gcs_address
+
+
 def use_gpu(accelerator: str) -> bool:
     """Return what an `accelerator` setting means in this session.
 

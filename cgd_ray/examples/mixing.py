@@ -1,9 +1,17 @@
-"""Which chains give an extra plain x -> y^ example, and whose critiques are spoilt."""
+"""Which chains are used, give an extra plain x -> y^ example, or have their critiques spoilt."""
 
 import hashlib
 from collections.abc import Sequence
 
 from cgd_ray.examples.objectives import Chain
+
+
+def drawn_chains(chains: Sequence[Chain], number: int | None, seed: int) -> list[Chain]:
+    """Return so many of the chains, in their order; all of them for None.
+
+    A larger number keeps those of a smaller one.
+    """
+    return list(chains) if number is None else _drawn(chains, number, f"{seed}/chains")
 
 
 def prompt_only_chains(chains: Sequence[Chain], share: float, seed: int) -> list[Chain]:

@@ -9,7 +9,7 @@ from cgd_ray.errors import UserError
 from cgd_ray.evaluation.methods import ONE_PASS
 from cgd_ray.evaluation.paired import Comparison, compare_paired, compare_seeds, describe
 from cgd_ray.evaluation.statistics import Verdicts, holm
-from cgd_ray.evaluation.summary import STUDENT, verdicts_of
+from cgd_ray.evaluation.summary import BASE, STUDENT, verdicts_of
 from cgd_ray.noise import say
 from cgd_ray.pipeline.run import opened
 from cgd_ray.records import Score, Setup
@@ -23,11 +23,15 @@ _OWN = ("id", "source", "seed")
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The scores of one training run's student."""
+    """The scores of one training run's student, or of the base model."""
 
     name: str  # as the user wrote it
     setups: dict[str, Setup]  # by task, one pass alone
-    scores: dict[str, list[Score]]  # of the student, by task
+    scores: dict[str, list[Score]]  # of the one model, by task
+
+    def verdicts(self, task: str) -> Verdicts:
+        """Return the verdicts on one task by problem."""
+        return verdicts_of(self.scores[task], self.scores[task][0].model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def compare_sides(
     found: list[tuple[str, tuple[float, float], Comparison]] = []
     for task in tasks:
         _check_alike(task, runs)
-        sides = tuple([_verdicts(run, task) for run in side] for side in (first, second))
+        sides = tuple([run.verdicts(task) for run in side] for side in (first, second))
         one_each = len(first) == len(second) == 1
         try:
             compared = (
@@ -114,20 +118,32 @@ def comparison_lines(found: Sequence[TaskComparison], first: str, second: str) -
 def _evaluated(name: str) -> Evaluated:
     if not name.endswith(".toml"):
         root, folder = split_location(name.rstrip("/"))
-        return _read(name, open_store(root), folder)
+        return read_evaluated(name, open_store(root), folder)
     if not Path(name).is_file():
         raise UserError(f"{name} is no run file and no folder of scores")
     with opened(load(name, [])) as ctx:
-        return _read(name, ctx.store, ctx.folders.scores)
+        return read_evaluated(name, ctx.store, ctx.folders.scores)
 
 
-def _read(name: str, store: Store, folder: str) -> Evaluated:
+def read_evaluated(name: str, store: Store, folder: str) -> Evaluated:
+    """Return the student's scores in a folder; of a folder with the base model's alone, those.
+
+    Args:
+        name: for messages.
+        store: that holds the folder.
+        folder: `scores-...` or `base-scores-...`.
+
+    Raises:
+        UserError: there are no scores in it.
+    """
     setups = read_records(store, folder, Setup)
     kept = {setup.task: setup for setup in setups.values() if setup.method == ONE_PASS}
+    found = list(read_records(store, folder, Score).values())
+    model = STUDENT if any(score.model == STUDENT for score in found) else BASE
     scores: defaultdict[str, list[Score]] = defaultdict(list)
-    for score in read_records(store, folder, Score).values():
+    for score in found:
         task = setups[score.setup].task
-        if score.model == STUDENT and kept.get(task) == setups[score.setup]:
+        if score.model == model and kept.get(task) == setups[score.setup]:
             scores[task].append(score)
     if not scores:
         raise UserError(f"{name} has no scores: run `cgd evaluate {name}` first")
@@ -143,10 +159,6 @@ def _check_alike(task: str, runs: Sequence[Evaluated]) -> None:
                     f"{task} was not evaluated alike: {field} is {expected[field]!r} in "
                     f"{runs[0].name} and {value!r} in {run.name}"
                 )
-
-
-def _verdicts(run: Evaluated, task: str) -> Verdicts:
-    return verdicts_of(run.scores[task], STUDENT)
 
 
 def _accuracy(runs: Sequence[Verdicts]) -> float:

@@ -1,7 +1,7 @@
 """Stages 7 and 8: serve base and student, ask both over HTTP, grade, compare."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 from cgd_ray.errors import UserError
@@ -48,18 +48,20 @@ def make_scores(ctx: RunContext) -> Summary:
             questions += questions_of(setup, problems.problems, (BASE, STUDENT))
     folder = ctx.folders.scores
     commit_shard(ctx.store, folder, setups)
+    _take_base_scores(ctx, setups)
     done = read_records(ctx.store, folder, Score)
     left = [question for question in questions if question.key not in done]
     with ctx.progress.stage("evaluation", len(questions), "answers") as line:
         line.update(0, 0, len(questions) - len(left), "starting the server")
         if left:
             with ExitStack() as stack:
-                endpoint = stack.enter_context(_endpoint(ctx))
+                endpoint = stack.enter_context(_endpoint(ctx, sorted({q.model for q in left})))
                 critic = _teacher_address(ctx, stack)
                 asyncio.run(_ask(ctx, endpoint, critic, left, line, len(questions) - len(left)))
     scores = read_records(ctx.store, folder, Score)
     _check_complete(ctx, questions, scores)
     wanted = [scores[question.key] for question in questions]
+    _share_base_scores(ctx, wanted)
     summary = summarise(setups, wanted, ctx.settings.run.seed, evaluate.num_resamples)
     if finished(ctx, "checkpoint"):  # not with an endpoint of the user's own models
         add_scores(ctx, summary)
@@ -90,9 +92,26 @@ def task_problems(ctx: RunContext, spec: TaskSpec) -> ProblemSet:
     return sample_problems(problems, evaluate.num_problems)
 
 
+def _take_base_scores(ctx: RunContext, setups: list[Setup]) -> None:
+    """Copy the untrained model's scores that another student's evaluation has paid for."""
+    if ctx.settings.evaluate.base_url is not None:
+        return  # the endpoint is not ours: its base model may be another one each time
+    wanted = {setup.id for setup in setups}
+    found = read_records(ctx.store, ctx.folders.base_scores, Score).values()
+    if known := [score for score in found if score.setup in wanted]:
+        commit_shard(ctx.store, ctx.folders.scores, known)
+
+
+def _share_base_scores(ctx: RunContext, scores: list[Score]) -> None:
+    if ctx.settings.evaluate.base_url is None:
+        untrained = [score for score in scores if score.model == BASE]
+        setups = list(read_records(ctx.store, ctx.folders.scores, Setup).values())
+        commit_shard(ctx.store, ctx.folders.base_scores, [*setups, *untrained])
+
+
 @contextmanager
-def _endpoint(ctx: RunContext) -> Iterator[Endpoint]:
-    """Yield an endpoint that serves both models: the user's own, or ours."""
+def _endpoint(ctx: RunContext, wanted: Sequence[str]) -> Iterator[Endpoint]:
+    """Yield an endpoint that serves the models that are asked: the user's own, or ours."""
     evaluate = ctx.settings.evaluate
     if evaluate.base_url:
         names = {BASE: evaluate.base_model, STUDENT: evaluate.student_model}
@@ -102,7 +121,7 @@ def _endpoint(ctx: RunContext) -> Iterator[Endpoint]:
     # Loading an engine takes ten seconds, and an endpoint of the user's does without.
     from cgd_ray.pipeline.endpoint import own_endpoint
 
-    with own_endpoint(ctx) as endpoint:
+    with own_endpoint(ctx, wanted) as endpoint:
         yield endpoint
 
 

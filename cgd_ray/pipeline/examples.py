@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cgd_ray.errors import UserError
 from cgd_ray.examples.chat import ChatTokenizer
-from cgd_ray.examples.mixing import prompt_only_chains, spoilt_chains
+from cgd_ray.examples.mixing import drawn_chains, prompt_only_chains, spoilt_chains
 from cgd_ray.examples.objectives import PROMPT_ONLY, Chain, build_example
 from cgd_ray.examples.packing import SHARD_ROWS, pack, padding_share
 from cgd_ray.examples.transforms import TRANSFORMS, donors, spoilt
@@ -105,7 +105,8 @@ def read_chains(ctx: RunContext) -> list[Chain]:
     """Return the kept chains, in the order of their draft ids, with the critiques that are used."""
     taught = {chain.draft.id: chain for chain in read_taught(ctx)}
     kept = [row for row in read_curated(ctx).values() if row.rejected is None]
-    return [_as_used(taught[row.draft_id], row) for row in kept]
+    chains = [_as_used(taught[row.draft_id], row) for row in kept]
+    return drawn_chains(chains, ctx.settings.examples.max_chains, ctx.settings.run.seed)
 
 
 def _as_used(chain: Chain, row: CuratedRow) -> Chain:

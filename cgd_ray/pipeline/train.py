@@ -61,7 +61,7 @@ def make_checkpoint(ctx: RunContext) -> Summary:
             check_liger(s.train.liger, on_gpu=on_gpu)
             task = TrainTask(
                 train=s.train,
-                seed=s.run.seed,
+                seed=s.run.seed if s.train.seed is None else s.train.seed,
                 source=source,
                 root=ctx.store.root,
                 examples_folder=ctx.folders.examples,

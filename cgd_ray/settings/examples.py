@@ -55,6 +55,8 @@ class ExampleSettings(Section):
     prompt_only_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of all examples that are plain x -> y^, added beside the objective's own: 0.5 adds one
     for every example. It bridges the gap between the context of training and that of inference."""
+    max_chains: int | None = Field(default=None, ge=1)
+    """Use so many of the kept chains, drawn by run.seed; None: all."""
     on_too_long: TooLong = "reject"
     """What becomes of an example longer than packing.sequence_length: rejected with a reason, or
     the end of its draft, or of its target, cut. Cut examples are counted, and marked in the row."""

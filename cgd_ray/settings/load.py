@@ -91,7 +91,7 @@ def parse(data: dict[str, Any], where: str) -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(dict(e)) for e in error.errors(include_url=False)]
+        lines = [explain(dict(e), setting_paths()) for e in error.errors(include_url=False)]
         raise UserError(f"{where}: " + "; ".join(lines)) from error
 
 
@@ -118,10 +118,16 @@ def _value(text: str) -> object:
         return text
 
 
-def _explain(error: dict[str, Any]) -> str:
+def explain(error: dict[str, Any], known: Sequence[str]) -> str:
+    """Return one line about one of pydantic's errors.
+
+    Args:
+        error: as `ValidationError.errors()` gives it.
+        known: paths of all settings, for "did you mean".
+    """
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path, setting_paths(), n=1, cutoff=0.6)
+        close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
         return f"unknown setting {path}" + (f"; did you mean {close[0]}?" if close else "")
     if error["type"] == "missing":
         return f"{path} is required and not set"

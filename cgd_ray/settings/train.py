@@ -45,6 +45,9 @@ class TrainSettings(Section):
     """Passes over the packed batches."""
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after so many optimiser steps; None: at the end of the last epoch."""
+    seed: int | None = None
+    """Of the order of the examples and of dropout: trainings that differ in it alone are repeats of
+    one recipe on the same data; None: run.seed."""
     learning_rate: float = Field(default=5e-6, gt=0)
     """Peak learning rate of AdamW."""
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)

@@ -12,7 +12,8 @@ from cgd_ray.sampling import draft
 from cgd_ray.settings import Settings, setting_paths
 from cgd_ray.teacher import critique, refinement
 
-STAGES = tuple(StageFolders.__dataclass_fields__)
+# One after the other; the untrained model's scores stand aside.
+STAGES = tuple(name for name in StageFolders.__dataclass_fields__ if name != "base_scores")
 BASE = (
     "train.batches_per_step=4",
     "train.zero_stage=3",
@@ -100,6 +101,7 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "examples.critique_transform": ("shuffled", "examples"),
     "examples.critique_transform_share": ("0.5", "examples"),
     "examples.prompt_only_share": ("0.25", "examples"),
+    "examples.max_chains": ("100", "examples"),
     "examples.on_too_long": ("cut_draft", "examples"),
     "packing.sequence_length": ("512", "examples"),
     "packing.max_documents": ("1", "examples"),
@@ -109,6 +111,7 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "train.batches_per_step": ("8", "checkpoint"),
     "train.num_epochs": ("5", "checkpoint"),
     "train.max_steps": ("5", "checkpoint"),
+    "train.seed": ("5", "checkpoint"),
     "train.learning_rate": ("1e-6", "checkpoint"),
     "train.warmup_ratio": ("0.5", "checkpoint"),
     "train.weight_decay": ("0.5", "checkpoint"),
@@ -236,6 +239,26 @@ def test_changed_prompt_files_change_everything(demo: Callable[..., Settings]) -
     assert before == stage_folders(demo(), ("a.jsonl:10-1",))
 
 
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("train.seed=2", True),
+        ("examples.objective=cft", True),
+        ("teacher.model=another", True),
+        ("sampling.temperature=0.1", True),
+        ("prompts.num_test=100", False),
+        ("evaluate.max_tokens=64", False),
+        ("student.model=other/model", False),
+        ("student.max_model_len=900", False),
+    ],
+)
+def test_students_of_one_base_share_its_scores(
+    override: str, same: bool, demo: Callable[..., Settings]
+) -> None:
+    before, after = (stage_folders(demo(*more), ()) for more in ((), (override,)))
+    assert (before.base_scores == after.base_scores) is same
+
+
 def test_the_reveal_of_a_tutor_that_is_off_does_not_count(demo: Callable[..., Settings]) -> None:
     off = stage_folders(demo("local.tutor=false"), ())
     assert off == stage_folders(demo("local.tutor=false", "local.tutor_reveal=answer"), ())
@@ -250,8 +273,8 @@ def test_a_round_starts_from_the_student_of_the_one_before(demo: Callable[..., S
 
 def test_folders_are_named_after_their_stage(demo: Callable[..., Settings]) -> None:
     for stage, folder in asdict(stage_folders(demo(), ())).items():
-        name, _, digits = folder.partition("-")
-        assert name == stage
+        name, _, digits = folder.rpartition("-")
+        assert name.replace("-", "_") == stage
         assert len(digits) == 12
         assert set(digits) <= set("0123456789abcdef")
 
