@@ -36,7 +36,7 @@ def _moving_mean(values: Sequence[float], window: int) -> list[float]:
     ]
 
 
-class _Plot:
+class Plot:
     """Places values in a plot: x in percent of the width, y in pixels from the top."""
 
     def __init__(
@@ -45,14 +45,17 @@ class _Plot:
         self.x_range, self.y_range, self.height = x_range, y_range, height
 
     def x(self, value: float) -> float:
+        """Return a value's place in percent."""
         low, high = self.x_range
         return 100 * (value - low) / (high - low) if high > low else 50.0
 
     def y(self, value: float) -> float:
+        """Return a value's place in pixels."""
         low, high = self.y_range
         return self.height * (1 - (value - low) / (high - low)) if high > low else self.height / 2
 
     def curve(self, xs: Sequence[float], ys: Sequence[float], css: str) -> str:
+        """Return a line through points."""
         every = drawn_every(len(xs))
         shown = sorted({*range(0, len(xs), every), len(xs) - 1})
         places = " ".join(f"{self.x(xs[i]):.2f},{self.y(ys[i]):.2f}" for i in shown)
@@ -74,8 +77,8 @@ def loss_chart(losses: Sequence[LossPoint]) -> str:
     steps, values = [float(p.step) for p in drawable], [p.loss for p in drawable]
     low, high = min(values), max(values)
     pad = 0.06 * (high - low) or max(abs(high), 0.1) * 0.1
-    plot = _Plot((steps[0], steps[-1]), (max(0.0, low - pad), high + pad), _LOSS_HEIGHT)
-    body = list(_axes(plot))
+    plot = Plot((steps[0], steps[-1]), (max(0.0, low - pad), high + pad), _LOSS_HEIGHT)
+    body = list(plot_axes(plot))
     window = smoothing_window(len(values))
     css = "loss-each" if window else "loss"
     body.append(plot.curve(steps, values, css))
@@ -93,7 +96,8 @@ def loss_chart(losses: Sequence[LossPoint]) -> str:
     return image("plot", _LOSS_HEIGHT + 44, title, body)
 
 
-def _axes(plot: _Plot) -> Iterator[str]:
+def plot_axes(plot: Plot, x_name: str = "optimiser step") -> Iterator[str]:
+    """Yield labelled grid lines and the x axis, whose values are whole numbers."""
     marks = ticks(*plot.y_range, 5)
     decimals = max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9)) if marks[1:] else 2
     for value in marks:
@@ -106,7 +110,7 @@ def _axes(plot: _Plot) -> Iterator[str]:
         x = f"{plot.x(value):.2f}%"
         yield line(x, bottom, x, bottom + 5, "axis")
         yield text(x, bottom + 19, f"{value:,.0f}", "tick", "middle")
-    yield text("50%", bottom + 38, "optimiser step", "axis-name", "middle")
+    yield text("50%", bottom + 38, x_name, "axis-name", "middle")
 
 
 def learning_rate_chart(losses: Sequence[LossPoint]) -> str:
@@ -119,7 +123,7 @@ def learning_rate_chart(losses: Sequence[LossPoint]) -> str:
     if not drawable:
         raise ValueError("no learning rate to draw: leave the chart out")
     peak = max(point.learning_rate for point in drawable)
-    plot = _Plot(
+    plot = Plot(
         (drawable[0].step, drawable[-1].step), (0.0, peak if peak > 0 else 1.0), _RATE_HEIGHT
     )
     body = [
