@@ -89,10 +89,13 @@ def stage_folders(
     if s.curation.judges_critiques:
         rules |= {"audit": audit.VERSION, **_part(s.curation, "leakage", "min_specificity")}
     curated = name("curated", refinements, rules, *([retries] if retries else []))
-    chosen = _without_none(_part(s.examples), "max_chains")
+    chosen = _part(s.examples)
+    if s.examples.max_chains is None:  # so that older artefacts keep their names
+        chosen.pop("max_chains")
     examples = name("examples", curated, objectives.TEMPLATE, chosen, _part(s.packing), s.run.seed)
     train = s.train.model_dump(mode="json", exclude=set(s.train.SPEED_ONLY))
-    train = _without_none(train, "seed")
+    if s.train.seed in (None, s.run.seed):
+        train.pop("seed")
     checkpoint = name("checkpoint", examples, train)
     problems = ("tasks", "data_dir", "num_problems", "methods", "base_model", "student_model")
     answers = ("temperature", "top_p", "max_tokens", "num_resamples")
@@ -104,11 +107,6 @@ def stage_folders(
     return StageFolders(
         prompts, drafts, refinements, curated, examples, checkpoint, scores, base_scores, report
     )
-
-
-def _without_none(part: dict[str, object], name: str) -> dict[str, object]:
-    """Leave out a setting that is not set, so that older artefacts keep their names."""
-    return {key: value for key, value in part.items() if key != name or value is not None}
 
 
 def _part(section: Section, *names: str) -> dict[str, object]:
