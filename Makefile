@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip install -qq --no-deps
 RUN ?= jobs/runs/demo.toml
 
-.PHONY: help install demo test test-unit test-cluster check format browser redis calibration bench chaos clean
+.PHONY: help install demo test test-unit test-cluster check format browser redis calibration study bench chaos clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,10 @@ redis: # for the head that comes back, where we may install it; its test skips w
 
 calibration: install ## cgd, cgd + prompt-only rows and distilled_sft in one budget (half an hour)
 	$(VENV)/bin/python -m benchmarks.calibration
+
+STUDY ?= jobs/studies/chain_sum.toml
+study: install ## does the critique help? arms x seeds at matched budgets (hours on 2 cores; resumes)
+	$(VENV)/bin/cgd study $(STUDY)
 
 BENCHES ?= prompts commit_faults teacher_faults teacher_limits teacher_throughput sampling scale train_data \
   train_speed checkpoint_wait gateway serving_speed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from cgd_ray.pipeline.context import open_context
 from cgd_ray.processes import free_port
 from cgd_ray.settings import Settings, load
 from cgd_ray.store import open_store
+from cgd_ray.study.results import StudyResult, from_json
 from cgd_ray.training.metrics import read_metrics
 
 REPO = Path(__file__).resolve().parents[2]
@@ -176,3 +178,75 @@ def test_the_port_of_a_running_server_is_named(endpoint, overrides, settings):
     assert start("serve", overrides, log).wait(60) == 2
     assert f"serve.port={settings.serve.port}" in log.read_text()
     assert os.linesep not in log.read_text().strip()
+
+
+STUDY = """
+name = "small"
+run = "{run}"
+arms = ["base", "as_it_is", "distilled"]
+reference = "as_it_is"
+seeds = [1]
+match = ["examples"]
+overrides = {overrides}
+
+[own_arms]
+as_it_is = []
+distilled = ["examples.objective=distilled_sft", "examples.prompt_only_share=0"]
+"""
+
+
+@pytest.fixture(scope="module")
+def study(finished, overrides, settings) -> tuple[StudyResult, str]:
+    """A study on the finished run: one of its two trainings is there already; and its output."""
+    work = Path(settings.run.work_dir)
+    file, log = work / "study.toml", work / "study.log"
+    run = REPO / "jobs/runs/demo.toml"
+    file.write_text(STUDY.format(run=run, overrides=json.dumps(overrides)))
+    with log.open("w") as output:
+        command = [sys.executable, "-m", "cgd_ray.cli", "study", str(file)]
+        done = subprocess.run(command, cwd=REPO, stdout=output, stderr=output, timeout=540)
+    assert done.returncode == 0, log.read_text()[-3000:]
+    return from_json((work / "studies/small/study.json").read_bytes()), log.read_text()
+
+
+def said_again(command: str) -> str:
+    """Return what a command of the page prints."""
+    words = shlex.split(command)
+    assert words[0] == "cgd"
+    done = subprocess.run(
+        [sys.executable, "-m", "cgd_ray.cli", *words[1:]],
+        cwd=REPO, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_study_makes_only_what_is_missing(study, finished, settings):
+    found, output = study
+    assert "2 cells, 1 trainings to do" in output
+    assert "[1/1] distilled, examples matched, seed 1: prompts.test" in output
+    assert (found.num_finished, found.num_cells, found.failed) == (2, 2, ())
+    summary = json.loads((finished[0] / "summary.json").read_text())["evaluation"]
+    base, as_it_is, _ = found.arms
+    assert base.tasks[0].accuracy.mean == pytest.approx(summary["base"]["accuracy"])
+    assert as_it_is.tasks[0].accuracy.mean == pytest.approx(summary["student"]["accuracy"])
+    page = Path(settings.run.work_dir, "studies/small/study.html").read_text()
+    assert "Content-Security-Policy" in page and "distilled" in page
+
+
+def test_the_arms_of_a_study_cost_what_they_took(study):
+    _, as_it_is, distilled = study[0].arms
+    assert as_it_is.costs is not None and distilled.costs is not None
+    assert as_it_is.costs.steps == STEPS
+    assert len(distilled.curve) == distilled.costs.steps
+    assert distilled.costs.teacher_tokens < as_it_is.costs.teacher_tokens
+    per_token = as_it_is.costs.training_flops / as_it_is.costs.train_tokens
+    assert per_token == pytest.approx(6 * 134.5e6, rel=0.01)  # SmolLM2-135M
+
+
+def test_any_figure_of_a_study_is_printed_again_by_its_command(study):
+    distilled = study[0].arms[2]
+    again = said_again(distilled.commands[0])
+    assert f"student     {distilled.tasks[0].accuracy.mean:.1%} right of {NUM_TEST}" in again
+    difference = distilled.tasks[0].over_base
+    assert f"({100 * difference.mean:+.1f} points" in said_again(difference.command)
