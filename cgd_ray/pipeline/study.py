@@ -35,6 +35,7 @@ from cgd_ray.study.budgets import (
     teacher_calls,
 )
 from cgd_ray.study.cells import Cell, Reference, cells_of, command, step_overrides
+from cgd_ray.study.figure import figure
 from cgd_ray.study.page import render_page
 from cgd_ray.study.results import FailedCell, StudyResult, to_json
 from cgd_ray.study.settings import StudySettings
@@ -265,6 +266,7 @@ def _write(study: Study, result: StudyResult) -> None:
     (study.folder / "study.json").write_bytes(to_json(result))
     page = study.folder / "study.html"
     page.write_text(render_page(result), encoding="utf-8")
+    page.with_name("study.svg").write_text(figure(result), encoding="utf-8")
     say(table(result))
     say(f"page        {page}")
     say(f"figures     {page.with_name('study.json')}")

@@ -119,7 +119,7 @@ def _task(arms: Sequence[ArmResult], index: int, reference: str) -> str:
         "over base, points",
         f"{reference} less it, points",
         "p (Holm)",
-        "",
+        reference,
         "tokens an answer",
         "speaks of a draft",
     )

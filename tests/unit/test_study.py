@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -22,6 +23,7 @@ from cgd_ray.study.budgets import (
 from cgd_ray.study.cells import Cell, Reference, cells_of, command, step_overrides
 from cgd_ray.study.command import main
 from cgd_ray.study.contrasts import contrasts, estimate
+from cgd_ray.study.figure import figure
 from cgd_ray.study.page import findings, render_page
 from cgd_ray.study.results import (
     ArmResult,
@@ -268,6 +270,17 @@ def test_the_page_is_escaped_whole_and_closed_to_the_world():
     assert "cgd run cft" in page
     assert "cgd compare cft" in page
     assert findings(result()) == ["With the same examples, cgd beats base and cft."]
+
+
+def test_the_figure_is_an_svg_with_a_panel_a_match():
+    both = replace(
+        result(), arms=(*result().arms, *(replace(a, match="usd") for a in result().arms))
+    )
+    for made, panels in ((result(), 1), (both, 2)):
+        tree = ElementTree.fromstring(figure(made))
+        circles = [e for e in tree.iter() if e.tag.endswith("circle")]
+        assert len(circles) == 3 * panels
+        assert sum(c.get("class") == "it" for c in circles) == panels
 
 
 def test_a_match_without_the_base_still_has_a_page():
