@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cgd_ray.audit.summary import AuditSummary, Figure
 
-# What each figure is, in the order of the page; the definitions are in docs/method.md.
+# What each figure is, in the order of the page; the definitions are in docs/auditing.md.
 _SECTIONS: tuple[tuple[str, dict[str, str]], ...] = (
     (
         "leakage",

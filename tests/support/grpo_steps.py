@@ -1,4 +1,4 @@
-"""Two steps of TRL's GRPO from a model folder, as docs/method.md shows; prints what they did.
+"""Two steps of TRL's GRPO from a model folder, as docs/training.md shows; prints what they did.
 
 python -m tests.support.grpo_steps FOLDER OUTPUT
 """
