@@ -36,10 +36,12 @@ class Step:
     operator: str  # "+", "-", "*" or "/"
     right: int
     result: int
+    words: str = ""  # what is counted, of a problem in words: "3 cats, 4 legs each"
 
     def __str__(self) -> str:
-        """The operation without its result: "26 + 60"."""
-        return f"{self.left} {self.operator} {self.right}"
+        """The operation without its result: "26 + 60", "3 cats, 4 legs each: 3 * 4"."""
+        operation = f"{self.left} {self.operator} {self.right}"
+        return f"{self.words}: {operation}" if self.words else operation
 
 
 def solve(problem: str) -> tuple[Step, ...]:

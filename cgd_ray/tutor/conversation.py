@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cgd_ray.tutor.arithmetic import CannotSolve, solve
 from cgd_ray.tutor.feedback import Reveal, write_critique, write_refinement
+from cgd_ray.tutor.legs import asks_for_legs, solve_legs
 from cgd_ray.tutor.wire import ChatMessage, Reply
 
 
@@ -33,7 +34,7 @@ def answer_chat(messages: Sequence[ChatMessage], reveal: Reveal) -> Reply:
     if first != last and (not second_turn or "<problem>" in messages[last].content):
         return _refusal("the chat is neither a critique's nor a refinement's")
     try:
-        steps = solve(problem)
+        steps = solve_legs(problem) if asks_for_legs(problem) else solve(problem)
     except CannotSolve as error:
         return _refusal(str(error))
     if second_turn:

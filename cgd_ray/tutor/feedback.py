@@ -98,13 +98,18 @@ def _how(steps: tuple[Step, ...]) -> str:
 
 
 def _order(steps: tuple[Step, ...]) -> str:
+    if steps[0].words:
+        return "kind by kind"
     return "from left to right" if _is_chain(steps, 0) else "in the order of operations"
 
 
 def _redo(steps: tuple[Step, ...], index: int, reveal: Reveal) -> str:
     first = steps[index]
     words = [str(first) if reveal == "none" else f"{first} = {first.result}"]
-    if _is_chain(steps, index):
+    if first.words:
+        words = ["; ".join([*words, *(str(s) for s in steps[index + 1 :] if s.words)])]
+        words += ["then add up"] if len(steps) > 1 else []
+    elif _is_chain(steps, index):
         words += [f"then {_VERB[s.operator]} {s.right}" for s in steps[index + 1 :]]
     else:
         words.append("then go on")
@@ -113,6 +118,8 @@ def _redo(steps: tuple[Step, ...], index: int, reveal: Reveal) -> str:
 
 def _is_chain(steps: tuple[Step, ...], index: int) -> bool:
     """Return whether each step after `index` goes on from the one before with a given number."""
+    if any(step.words for step in steps[index:]):
+        return False  # each kind is counted by itself
     given = _given_numbers(steps)
     later = zip(steps[index:], steps[index + 1 :], strict=False)
     return all(b.left == a.result and given[b.right] > 0 for a, b in later)

@@ -14,6 +14,7 @@ _RESULT = re.compile(rf"\s*{_INTEGER}{_ALONE}")
 _ARITHMETIC = "0123456789+-*/() \t"
 _BULLET = re.compile(r"^\s*(?:[-*\u2022]|[0-9]{1,2}[.):])\s+")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_TIMES = re.compile(r"(?<=[0-9] )[xX](?= [0-9])")  # in "3 x 4"
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _NUMBER = r"((?:(?<![0-9)])-)?[0-9]{1,30}(?:\.[0-9]{1,30})?)"
 _FINAL = [
@@ -46,7 +47,7 @@ def read_draft(draft: str) -> DraftClaims:
     """Return the equations of the form "a + b = c" and the final answer of a draft."""
     for spelling, plain in _SPELLINGS.items():
         draft = draft.replace(spelling, plain)
-    draft = _THOUSANDS.sub("", draft)
+    draft = _TIMES.sub("*", _THOUSANDS.sub("", draft))
     boxes = _BOXED.findall(draft)
     draft = _BOXED.sub(lambda m: m.group(1), draft)
     equations = [e for line in draft.splitlines() for e in _equations(_BULLET.sub("", line, 1))]
