@@ -1,9 +1,12 @@
 """The embedded student, at its real size: critiques tell it something, others' tell it nothing."""
 
+from dataclasses import replace
+
 import pytest
 
 from cgd_ray.audit.gain import gain_figures, probes
 from cgd_ray.audit.student import load_reader, read_targets
+from cgd_ray.audit.summary import Figure
 from cgd_ray.examples.objectives import Chain
 from cgd_ray.settings import EMBEDDED_STUDENT
 from cgd_ray.student import chat_tokenizer, student_source
@@ -18,15 +21,32 @@ def specific() -> list[Chain]:
     return [c for c, row in pairs if not row["planted"] and not row["label"]["draft_right"]]
 
 
-def test_a_critique_informs_of_its_own_draft_alone(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    source = student_source(EMBEDDED_STUDENT, tmp_path_factory.mktemp("work"))
-    chosen = probes(specific(), NUM_CHAINS, chat_tokenizer(source), 1_024, 1)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return student_source(EMBEDDED_STUDENT, tmp_path_factory.mktemp("work"))
+
+
+def read_by(source: str, chains: list[Chain]) -> dict[str, Figure]:
+    chosen = probes(chains, NUM_CHAINS, chat_tokenizer(source), 1_024, 1)
     assert len(chosen) == NUM_CHAINS
     asked = [probe for row in chosen for probe in row]
     read = [reading for batch in read_targets(load_reader(source), asked) for reading in batch]
-    figures = {figure.name: figure for figure in gain_figures(read)}
+    return {figure.name: figure for figure in gain_figures(read)}
+
+
+def test_a_critique_that_leaks_tells_more_by_itself(source: str) -> None:
+    def leaking(chain: Chain) -> Chain:
+        text = f"{chain.critique.text} The answer is {chain.prompt.reference}."
+        return replace(chain, critique=replace(chain.critique, text=text))
+
+    honest = read_by(source, specific())["gain, critiques alone"]
+    leaks = read_by(source, [leaking(chain) for chain in specific()])["gain, critiques alone"]
+    assert honest.value is not None and honest.high is not None and leaks.value is not None
+    assert leaks.value > honest.value + 0.05
+
+
+def test_a_critique_informs_of_its_own_draft_alone(source: str) -> None:
+    figures = read_by(source, specific())
     own, other = figures["gain, own critique"], figures["gain, another's critique"]
     difference = figures["gain, own less another's"]
     assert own.num_rows == NUM_CHAINS
