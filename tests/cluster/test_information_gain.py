@@ -13,6 +13,7 @@ from cgd_ray.student import chat_tokenizer, student_source
 from tests.support.tutor_sample import CHAINS, ROWS
 
 NUM_CHAINS = 16
+NUM_LEAKING = 6
 
 
 def specific() -> list[Chain]:
@@ -26,27 +27,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
     return student_source(EMBEDDED_STUDENT, tmp_path_factory.mktemp("work"))
 
 
-def read_by(source: str, chains: list[Chain]) -> dict[str, Figure]:
-    chosen = probes(chains, NUM_CHAINS, chat_tokenizer(source), 1_024, 1)
-    assert len(chosen) == NUM_CHAINS
+def read_by(source: str, chains: list[Chain], number: int) -> dict[str, Figure]:
+    chosen = probes(chains, number, chat_tokenizer(source), 1_024, 1)
+    assert len(chosen) == number
     asked = [probe for row in chosen for probe in row]
     read = [reading for batch in read_targets(load_reader(source), asked) for reading in batch]
     return {figure.name: figure for figure in gain_figures(read)}
 
 
-def test_a_critique_that_leaks_tells_more_by_itself(source: str) -> None:
-    def leaking(chain: Chain) -> Chain:
-        text = f"{chain.critique.text} The answer is {chain.prompt.reference}."
-        return replace(chain, critique=replace(chain.critique, text=text))
-
-    honest = read_by(source, specific())["gain, critiques alone"]
-    leaks = read_by(source, [leaking(chain) for chain in specific()])["gain, critiques alone"]
-    assert honest.value is not None and honest.high is not None and leaks.value is not None
-    assert leaks.value > honest.value + 0.05
+@pytest.fixture(scope="module")
+def figures(source: str) -> dict[str, Figure]:
+    return read_by(source, specific(), NUM_CHAINS)
 
 
-def test_a_critique_informs_of_its_own_draft_alone(source: str) -> None:
-    figures = read_by(source, specific())
+def test_a_critique_informs_of_its_own_draft_alone(figures: dict[str, Figure]) -> None:
     own, other = figures["gain, own critique"], figures["gain, another's critique"]
     difference = figures["gain, own less another's"]
     assert own.num_rows == NUM_CHAINS
@@ -58,3 +52,18 @@ def test_a_critique_informs_of_its_own_draft_alone(source: str) -> None:
     assert own.low > 0.05
     assert difference.low > 0.05
     assert other.low < 0 < other.high < own.low
+
+
+def test_a_critique_that_leaks_tells_more_by_itself(
+    source: str, figures: dict[str, Figure]
+) -> None:
+    def leaking(chain: Chain) -> Chain:
+        text = f"{chain.critique.text} The answer is {chain.prompt.reference}."
+        return replace(chain, critique=replace(chain.critique, text=text))
+
+    leaks = read_by(source, [leaking(chain) for chain in specific()], NUM_LEAKING)
+    # The first of the same random order: a larger sample holds a smaller one.
+    honest = read_by(source, specific(), NUM_LEAKING)
+    name = "gain, critiques alone"
+    assert leaks[name].value > honest[name].value + 0.05
+    assert figures[name].low > 0, "the critiques name the problem's numbers"
