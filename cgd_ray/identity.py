@@ -88,6 +88,8 @@ def stage_folders(
     rules = _part(s.curation, "require_correct_refinement", "require_wrong_draft")
     if s.curation.judges_critiques:
         rules |= {"audit": audit.VERSION, **_part(s.curation, "leakage", "min_specificity")}
+    if s.curation.require_true_verdict:
+        rules["require_true_verdict"] = True
     curated = name("curated", refinements, rules, *([retries] if retries else []))
     chosen = _part(s.examples)
     if s.examples.max_chains is None:  # so that older artefacts keep their names

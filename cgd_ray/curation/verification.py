@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cgd_ray.audit.leakage import GradeAll, Leak, find_leaks, masked
 from cgd_ray.audit.quality import corpus, specificity
 from cgd_ray.audit.rows import criticised
+from cgd_ray.audit.verdicts import Verdict, read_verdict
 from cgd_ray.evaluation.grader_pool import GradeItem, GraderPool
 from cgd_ray.examples.objectives import Chain
 from cgd_ray.records import CuratedRow
@@ -20,6 +21,7 @@ class Findings:
     refinement_correct: bool | None = None
     leak: Leak | None = None
     specificity: float | None = None
+    verdict: Verdict | None = None  # what the critique says of the draft
 
 
 def verify(chains: Sequence[Chain], settings: CurationSettings) -> list[CuratedRow]:
@@ -41,7 +43,9 @@ def verify(chains: Sequence[Chain], settings: CurationSettings) -> list[CuratedR
     for chain in chains:
         key = chain.draft.id
         graded = verdicts.get(key, (None, None))
-        rows.append(_judge(chain, Findings(*graded, leaks.get(key), specific.get(key)), settings))
+        said = read_verdict(chain.critique.text) if settings.require_true_verdict else None
+        found = Findings(*graded, leaks.get(key), specific.get(key), said)
+        rows.append(_judge(chain, found, settings))
     return rows
 
 
@@ -100,6 +104,8 @@ def rejection(found: Findings, settings: CurationSettings) -> str | None:
         return "critique_leaks"
     if found.specificity is not None and found.specificity < settings.min_specificity:
         return "critique_unspecific"
+    if found.verdict is not None and found.draft_correct is not None:
+        return None if (found.verdict == "right") == found.draft_correct else "verdict_false"
     return None
 
 

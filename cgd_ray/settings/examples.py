@@ -31,13 +31,17 @@ class CurationSettings(Section):
     min_specificity: float = Field(default=0.0, ge=0, le=1)
     """Reject rows with a critique of which a smaller share of words is about its own draft;
     0 rejects none. `cgd audit` shows how specific a run's critiques are."""
+    require_true_verdict: bool = False
+    """Reject rows whose critique calls a wrong draft right or a right one wrong; one that says
+    neither is kept."""
     num_processes: int = Field(default=2, ge=1)
     """Processes that grade answers."""
 
     @property
     def judges_critiques(self) -> bool:
         """Whether a rule looks at the critique."""
-        return self.leakage != "keep" or self.min_specificity > 0
+        rules = self.leakage != "keep", self.min_specificity > 0, self.require_true_verdict
+        return any(rules)
 
 
 class ExampleSettings(Section):

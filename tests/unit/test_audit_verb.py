@@ -208,3 +208,15 @@ def test_critiques_of_nothing_in_particular_can_be_rejected(
         "critique_unspecific": len(usable - specific),
         "refinement_wrong": 2,
     }
+
+
+def test_critiques_with_a_false_verdict_can_be_rejected(settings: Settings, run_file: Path) -> None:
+    taught(settings)
+    ctx = open_context(load(run_file, ["curation.require_true_verdict=true"]))
+    summary = make_curated(ctx)
+    rows = [row for row in audited(CHAINS) if row.refinement_correct]
+    false = {r.draft_id for r in rows if r.verdict and (r.verdict == "right") != r.draft_correct}
+    assert 0 < len(false) < len(rows)
+    kept = {key for key, row in read_curated(ctx).items() if row.rejected is None}
+    assert kept == {row.draft_id for row in rows} - false
+    assert summary["rejected"] == {"refinement_wrong": 2, "verdict_false": len(false)}

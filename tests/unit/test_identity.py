@@ -96,6 +96,7 @@ EFFECT: dict[str, tuple[str, str | None]] = {
     "curation.require_wrong_draft": ("true", "curated"),
     "curation.leakage": ("mask", "curated"),
     "curation.min_specificity": ("0.1", "curated"),
+    "curation.require_true_verdict": ("true", "curated"),
     "curation.num_processes": ("5", None),
     "examples.objective": ("cft", "examples"),
     "examples.critique_transform": ("shuffled", "examples"),
