@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "overrides", nargs="*", metavar="section.setting=value", help="of the study's run"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cells, and stop")
+    parser.add_argument(
+        "--report", action="store_true", help="the page of what is finished; run nothing"
+    )
     args = parser.parse_args(argv)
     typed = shlex.join(["cgd", "study", args.study_file, *args.overrides])
     try:
@@ -43,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         log = Path(run.run.work_dir) / "logs" / "study.log"
         with sigterm_as_ctrl_c(), noise_to_file(log):
             # Loads the cluster's libraries: not for --dry-run or a misspelt setting.
-            from cgd_ray.pipeline.study import study
+            from cgd_ray.pipeline import study
 
-            study(settings, str(run_file), args.overrides, typed)
+            work = study.report if args.report else study.study
+            work(settings, str(run_file), args.overrides, typed)
     except UserError as error:
         print(f"cgd study: {error}", file=sys.stderr)
         return 2
