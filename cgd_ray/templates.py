@@ -7,12 +7,14 @@ text: a changed text needs a new version, and then other artefacts.
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cgd_ray.audit import judge
 from cgd_ray.evaluation import methods, templates
 from cgd_ray.examples import objectives
+from cgd_ray.examples.objectives import Chain
 from cgd_ray.prompts.messages import Message
-from cgd_ray.records import Critique, Draft, Prompt
+from cgd_ray.records import Critique, Draft, Prompt, Refinement
 from cgd_ray.sampling import draft
 from cgd_ray.teacher import critique, refinement, single
 
@@ -20,6 +22,8 @@ _TRAINED = "what is trained on; the last turn alone has loss"
 _PROMPT = Prompt("p", "{prompt}", None, None, "", "train")
 _DRAFT = Draft("p/0", "p", "{draft}", "stop", 0, 0)
 _CRITIQUE = Critique("p/0", "{critique}", "", critique.TEMPLATE, 0, 0, 0)
+_REFINEMENT = Refinement("p/0", "{refinement}", "", refinement.TEMPLATE, 0, 0, 0)
+_ASKED = replace(_PROMPT, reference="{reference}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,12 @@ def all_templates() -> list[Template]:
             _chat(single.build_single_messages(_PROMPT, _DRAFT)),
         ),
     ]
+    judged = judge.build_judge_messages(Chain(_ASKED, _DRAFT, _CRITIQUE, _REFINEMENT))
+    asked.append(
+        Template(
+            judge.TEMPLATE, "the judge of leaks (`cgd audit --judge`)", "the journal", _chat(judged)
+        )
+    )
     return [*asked, *_trained(), *_evaluated()]
 
 

@@ -130,6 +130,16 @@ VERBS = {
                 },
             ),
             Option(
+                "--judge",
+                {
+                    "type": int,
+                    "default": 0,
+                    "metavar": "N",
+                    "help": "also ask the teacher whether N critiques give the answer away "
+                    "(default 0: not); paid for once, through the journal",
+                },
+            ),
+            Option(
                 "--model",
                 {
                     "choices": ("base", "student"),

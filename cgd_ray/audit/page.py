@@ -12,6 +12,9 @@ _SECTIONS: tuple[tuple[str, dict[str, str]], ...] = (
             "answer stated": "critiques that hold a value equal to the reference",
             "answer leaked": "... which neither prompt nor draft holds",
             "leak position": "where in the critique: 0 % its start, 100 % its end",
+            "judge answers": "critiques that the teacher judged, of those it was asked about",
+            "judge sees a leak": "... and calls a leak",
+            "judge and rule agree": "... and calls what `answer leaked` calls it",
         },
     ),
     (
@@ -61,7 +64,7 @@ def audit_page(
     Args:
         title: what was audited.
         summary: of its chains.
-        gains: the figures of information gain; none if it was not measured.
+        gains: the figures of judge and information gain; none if they were not asked for.
         reader: the model that read the refinements for them, "base" or "student".
     """
     figures = {figure.name: figure for figure in (*summary.figures, *gains)}

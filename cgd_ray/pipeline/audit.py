@@ -21,6 +21,7 @@ from cgd_ray.audit.gain import (
     gain_figures,
     probes,
 )
+from cgd_ray.audit.judge import judge_figures
 from cgd_ray.audit.page import audit_page
 from cgd_ray.audit.rows import AuditRow, audit_rows
 from cgd_ray.audit.summary import AuditSummary, Figure, summarise
@@ -55,7 +56,9 @@ class Gain:
     readings: tuple[TargetReading, ...]
 
 
-def audit(settings: Settings, *, information_gain: int, model: Model, json: bool) -> None:
+def audit(
+    settings: Settings, *, information_gain: int, model: Model, json: bool, judge: int = 0
+) -> None:
     """Print what a run's critiques are worth, and keep the rows.
 
     Args:
@@ -63,12 +66,14 @@ def audit(settings: Settings, *, information_gain: int, model: Model, json: bool
         information_gain: chains whose refinements the student reads; 0: none.
         model: which student reads.
         json: print one JSON object instead of the page.
+        judge: chains whose critiques the teacher judges; 0: none.
 
     Raises:
         UserError: the refinements are not finished, there are none, or the student is missing.
     """
-    if information_gain < 0:
-        raise UserError(f"--information-gain={information_gain} must be 0 (off) or more")
+    for option, number in (("information-gain", information_gain), ("judge", judge)):
+        if number < 0:
+            raise UserError(f"--{option}={number} must be 0 (off) or more")
     with opened(settings) as ctx:
         require(ctx, "refinements")
         chains = read_taught(ctx)
@@ -77,17 +82,28 @@ def audit(settings: Settings, *, information_gain: int, model: Model, json: bool
         folder = f"audit-{fingerprint(VERSION, [chain.draft.id for chain in chains], _about(ctx))}"
         rows = _audited(ctx, folder, chains)
         summary = summarise(rows, settings.run.seed)
+        judged = _judged(ctx, chains, rows, judge)
         gain = _read(ctx, folder, chains, rows, information_gain, model)
-        kept = _keep(ctx, folder, summary, gain)
+        kept = _keep(ctx, folder, summary, gain, judged)
     named = f"{settings.run.name}  {settings.run.root}/{folder}"
     if json:
         say(kept.read_text(encoding="utf-8").rstrip())
         return
     gains, reader = (gain.figures, gain.model) if gain else ((), "")
-    say(audit_page(named, summary, gains, reader))
+    say(audit_page(named, summary, (*judged, *gains), reader))
     say(f"\nfigures     {kept}")
     if gain:
         say(f"entropy     {kept.with_name(ENTROPY)}")
+
+
+def _judged(
+    ctx: RunContext, chains: Sequence[Chain], rows: Sequence[AuditRow], number: int
+) -> tuple[Figure, ...]:
+    if not number:
+        return ()
+    from cgd_ray.pipeline.judging import judge  # the teacher's clients, which figures do without
+
+    return judge_figures(judge(ctx, chains, number), rows)
 
 
 def _about(ctx: RunContext) -> list[str]:
@@ -156,7 +172,13 @@ def _reader_id(ctx: RunContext, model: Model) -> str:
     return fingerprint(GAIN, objectives.TEMPLATE, reader, ctx.settings.run.seed)
 
 
-def _keep(ctx: RunContext, folder: str, summary: AuditSummary, gain: Gain | None) -> Path:
+def _keep(
+    ctx: RunContext,
+    folder: str,
+    summary: AuditSummary,
+    gain: Gain | None,
+    judged: Sequence[Figure],
+) -> Path:
     """Write the figures and the plot to the store, and to where a person can open them."""
     figures = {
         "run": ctx.settings.run.name,
@@ -165,6 +187,7 @@ def _keep(ctx: RunContext, folder: str, summary: AuditSummary, gain: Gain | None
         "with_reference": summary.num_with_reference,
         "drafts_right": summary.num_drafts_right,
         "figures": [asdict(figure) for figure in summary.figures],
+        "judge": [asdict(figure) for figure in judged],
         "information_gain": gain
         and {
             "model": gain.model,
