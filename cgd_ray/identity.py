@@ -13,7 +13,7 @@ from cgd_ray import audit
 from cgd_ray.examples import objectives
 from cgd_ray.sampling import draft
 from cgd_ray.settings import Section, Settings
-from cgd_ray.teacher import critique, refinement, single
+from cgd_ray.teacher import again, critique, refinement, single
 
 
 def content_id(text: str) -> str:
@@ -83,6 +83,8 @@ def stage_folders(
     teacher = _part(s.teacher, "backend", "model", "turns", "temperature", *lengths)
     tutor = s.local.tutor_reveal if s.local.tutor else None
     two = [critique.TEMPLATE, refinement.TEMPLATE]
+    if s.curation.leakage == "regenerate":
+        two.append(again.TEMPLATE)
     templates = two if s.teacher.turns == 2 else [single.TEMPLATE]
     refinements = name("refinements", drafts, templates, teacher, tutor)
     rules = _part(s.curation, "require_correct_refinement", "require_wrong_draft")

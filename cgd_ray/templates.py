@@ -16,7 +16,7 @@ from cgd_ray.examples.objectives import Chain
 from cgd_ray.prompts.messages import Message
 from cgd_ray.records import Critique, Draft, Prompt, Refinement
 from cgd_ray.sampling import draft
-from cgd_ray.teacher import critique, refinement, single
+from cgd_ray.teacher import again, critique, refinement, single
 
 _TRAINED = "what is trained on; the last turn alone has loss"
 _PROMPT = Prompt("p", "{prompt}", None, None, "", "train")
@@ -61,6 +61,12 @@ def all_templates() -> list[Template]:
             "y^ ~ T(. | x, y', c): the refinement, the second turn of the same chat",
             "`Refinement.template`",
             _chat(refinement.build_refinement_messages(_PROMPT, _DRAFT, _CRITIQUE)),
+        ),
+        Template(
+            again.TEMPLATE,
+            'a critique that leaks is asked for again (`curation.leakage = "regenerate"`)',
+            "`Critique.template`, after that of the critique",
+            _chat(again.build_again_messages(_PROMPT, _DRAFT, _CRITIQUE)),
         ),
         Template(
             single.TEMPLATE,

@@ -100,7 +100,8 @@ def rejection(found: Findings, settings: CurationSettings) -> str | None:
         return "refinement_wrong"
     if settings.require_wrong_draft and found.draft_correct:
         return "draft_right"
-    if settings.leakage == "drop" and found.leak is not None and found.leak.new:
+    dropped = settings.leakage in ("drop", "regenerate")
+    if dropped and found.leak is not None and found.leak.new:
         return "critique_leaks"
     if found.specificity is not None and found.specificity < settings.min_specificity:
         return "critique_unspecific"

@@ -235,6 +235,7 @@ def _post(ctx: RunContext, base_url: str, desk: DeskLink) -> TeacherPost:
         exchange=desk.exchange,
         count=desk.counter("teacher"),
         reuse_refusals=not ctx.retry_failed,
+        regenerate=ctx.settings.curation.leakage == "regenerate",
     )
 
 

@@ -7,6 +7,7 @@ again.
 import asyncio
 import heapq
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 
 import pyarrow as pa
 
@@ -33,6 +34,7 @@ from cgd_ray.teacher.critique import build_critique_messages
 from cgd_ray.teacher.prices import describe, estimate_cost, price_of
 from cgd_ray.teacher.refinement import build_refinement_messages
 from cgd_ray.teacher.rows import TeacherRow, read_teacher_rows
+from cgd_ray.teacher.second_try import SecondTry
 from cgd_ray.teacher.single import build_single_messages
 
 _WIDTH = 100
@@ -128,8 +130,13 @@ def teach_sample(ctx: RunContext, rows: Sequence[TeacherRow]) -> Outcomes:
 
 async def _teach(ctx: RunContext, rows: Sequence[TeacherRow], base_url: str) -> Outcomes:
     t = ctx.settings.teacher
-    async with journaled_teacher(ctx, base_url) as teacher:
-        taught = await teach_all(teacher, rows, t, asyncio.Semaphore(t.max_in_flight))
+    with ExitStack() as stack:
+        mender = None
+        if ctx.settings.curation.leakage == "regenerate":
+            mender = stack.enter_context(closing(SecondTry()))
+        async with journaled_teacher(ctx, base_url) as teacher:
+            gate = asyncio.Semaphore(t.max_in_flight)
+            taught = await teach_all(teacher, rows, t, gate, mender)
     stopped = taught.stop
     if stopped is None:
         return taught.outcomes

@@ -12,7 +12,7 @@ CritiqueTransform = Literal[
     "none", "shuffled", "generic", "truncated", "verdict_flipped", "wrong_step", "random_text"
 ]
 TooLong = Literal["reject", "cut_draft", "cut_target"]
-Leakage = Literal["keep", "mask", "drop"]
+Leakage = Literal["keep", "mask", "regenerate", "drop"]
 
 _WITH_CRITIQUE: tuple[Objective, ...] = ("cgd", "cgd_no_draft")
 
@@ -26,8 +26,9 @@ class CurationSettings(Section):
     """Reject rows whose draft was right already."""
     leakage: Leakage = "keep"
     """What becomes of a critique that states the answer, where neither prompt nor draft does: it is
-    kept, the answer in it is replaced by `[hidden]`, or its row is rejected. Prompts without a
-    reference are kept as they are."""
+    kept, the answer in it is replaced by `[hidden]`, the teacher is asked for another one (and the
+    row is rejected if that leaks too), or its row is rejected. Prompts without a reference are kept
+    as they are."""
     min_specificity: float = Field(default=0.0, ge=0, le=1)
     """Reject rows with a critique of which a smaller share of words is about its own draft;
     0 rejects none. `cgd audit` shows how specific a run's critiques are."""

@@ -39,6 +39,17 @@ class Settings(Section):
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
+    def _a_critique_can_be_asked_for_again(self) -> Self:
+        t = self.teacher
+        if self.curation.leakage == "regenerate" and (t.turns, t.mode) != (2, "chat"):
+            raise ValueError(
+                f"curation.leakage=regenerate asks again before the refinement, and teacher.turns="
+                f"{t.turns} with teacher.mode={t.mode} cannot: set teacher.turns=2 and "
+                "teacher.mode=chat, or curation.leakage=drop"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
         if self.sampling.max_tokens >= self.student.max_model_len:
             raise ValueError(

@@ -63,6 +63,11 @@ READY_MADE = {
             "cgd with leaked answers hidden in the critique",
         ),
         Arm(
+            "cgd_leaks_regenerated",
+            ("examples.objective=cgd", "curation.leakage=regenerate"),
+            "cgd with critiques asked for again where they leak",
+        ),
+        Arm(
             "cgd_leaks_dropped",
             ("examples.objective=cgd", "curation.leakage=drop"),
             "cgd without the rows whose critique leaks",

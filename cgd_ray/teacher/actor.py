@@ -21,6 +21,7 @@ from cgd_ray.teacher.journaled import JournaledTeacher
 from cgd_ray.teacher.permits import Permits
 from cgd_ray.teacher.prices import price_of
 from cgd_ray.teacher.rows import read_teacher_rows
+from cgd_ray.teacher.second_try import SecondTry
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class TeacherPost:
     exchange: Callable[[Report], Awaitable[Grant]]  # the limits of the whole cluster
     count: Callable[[int, int], None]  # is told the rows committed: made, failed
     reuse_refusals: bool  # False asks again what was refused before
+    regenerate: bool = False  # critiques that leak are asked for once more
 
 
 class TeacherActor:
@@ -53,11 +55,13 @@ class TeacherActor:
         self._gate = asyncio.Semaphore(2 * settings.max_in_flight)
         self._client: Backend | None = None
         self._teacher: JournaledTeacher | None = None
+        self._mender = SecondTry() if post.regenerate else None
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         """Commit what the teacher makes of the rows; return no rows."""
         rows = read_teacher_rows(batch)
-        taught = await teach_all(self._asker(), rows, self._settings, self._gate)
+        asker = self._asker()
+        taught = await teach_all(asker, rows, self._settings, self._gate, self._mender)
         outcomes = taught.outcomes
         records: list[Record] = [*outcomes.records, *outcomes.failures]
         if records:
@@ -71,6 +75,8 @@ class TeacherActor:
         if self._client is not None:
             await self._permits.close()
             await self._client.close()
+        if self._mender is not None:
+            self._mender.close()
 
     def _asker(self) -> JournaledTeacher:
         # Made on first use: its parts belong to the event loop that calls.

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from cgd_ray.records import Critique, Draft, Failure, Outcomes
+from cgd_ray.records import Critique, Draft, Failure, Outcomes, Prompt
 from cgd_ray.settings import TeacherSettings
 from cgd_ray.teacher import critique, refinement, single
 from cgd_ray.teacher.asking import Asker
@@ -12,15 +13,33 @@ from cgd_ray.teacher.completion import TeacherError
 from cgd_ray.teacher.rows import TeacherRow
 
 
-async def teach(teacher: Asker, row: TeacherRow, settings: TeacherSettings) -> Outcomes:
+class Mender(Protocol):
+    """Anything that looks at a critique before the refinement is written from it."""
+
+    async def mended(
+        self, teacher: Asker, prompt: Prompt, draft: Draft, critique: Critique, max_tokens: int
+    ) -> Critique:
+        """Return the critique to go on with. Raises TeacherError."""
+        ...
+
+
+async def teach(
+    teacher: Asker, row: TeacherRow, settings: TeacherSettings, mender: Mender | None = None
+) -> Outcomes:
     """Return the critique and refinement of a draft, or the failure that ended the chat.
+
+    Args:
+        teacher: is asked.
+        row: prompt and draft.
+        settings: of the teacher.
+        mender: looks at critiques of two turns; None: they stay as they are.
 
     Raises:
         TeacherError: no call can succeed (a refused key, spent money): the stage must stop.
     """
     if settings.turns == 1:
         return await _teach_in_one(teacher, row, settings)
-    return await _teach_in_two(teacher, row, settings)
+    return await _teach_in_two(teacher, row, settings, mender)
 
 
 async def _teach_in_one(teacher: Asker, row: TeacherRow, settings: TeacherSettings) -> Outcomes:
@@ -33,7 +52,9 @@ async def _teach_in_one(teacher: Asker, row: TeacherRow, settings: TeacherSettin
     return single.parse_single(draft, answer)
 
 
-async def _teach_in_two(teacher: Asker, row: TeacherRow, settings: TeacherSettings) -> Outcomes:
+async def _teach_in_two(
+    teacher: Asker, row: TeacherRow, settings: TeacherSettings, mender: Mender | None
+) -> Outcomes:
     prompt, draft = row
     made: tuple[Critique, ...] = ()
     try:
@@ -43,6 +64,10 @@ async def _teach_in_two(teacher: Asker, row: TeacherRow, settings: TeacherSettin
         if isinstance(parsed, Failure):
             return Outcomes(failures=(parsed,))
         made = (parsed,)
+        if mender:
+            tokens = settings.critique_max_tokens
+            parsed = await mender.mended(teacher, prompt, draft, parsed, tokens)
+            made = (parsed,)
         messages = refinement.build_refinement_messages(prompt, draft, parsed)
         answer = await teacher.ask(messages, settings.refinement_max_tokens, refinement.TEMPLATE)
     except TeacherError as error:
@@ -78,6 +103,7 @@ async def teach_all(
     rows: Sequence[TeacherRow],
     settings: TeacherSettings,
     gate: asyncio.Semaphore,
+    mender: Mender | None = None,
 ) -> TaughtRows:
     """Return the outcomes of many drafts, as many chats at once as the gate lets through.
 
@@ -91,7 +117,7 @@ async def teach_all(
             if stops:
                 return Outcomes()
             try:
-                return await teach(teacher, row, settings)
+                return await teach(teacher, row, settings, mender)
             except TeacherError as error:
                 stops.append(error)
                 return Outcomes()

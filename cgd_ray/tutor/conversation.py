@@ -4,6 +4,7 @@ The messages are all that the tutor goes by. Problem and draft stand between tag
 user turn (`cgd_ray.prompts.messages.quoted`), where untrusted text cannot close them.
 """
 
+import re
 from collections.abc import Sequence
 
 from cgd_ray.tutor.arithmetic import CannotSolve, solve
@@ -11,13 +12,16 @@ from cgd_ray.tutor.feedback import Reveal, write_critique, write_refinement
 from cgd_ray.tutor.legs import asks_for_legs, solve_legs
 from cgd_ray.tutor.wire import ChatMessage, Reply
 
+_AGAIN = re.compile(r"\bcritique again\b", re.IGNORECASE)
+
 
 def answer_chat(messages: Sequence[ChatMessage], reveal: Reveal) -> Reply:
     """Return the critique, the refinement, both or, with its reason, a refusal.
 
     A chat with one user turn asks for the critique, or for both if what it says after the draft
     names the tag of the refinement. A chat whose last turn is a user's after an
-    assistant's, with no problem of its own, asks for the refinement.
+    assistant's, with no problem of its own, asks for the refinement, or for the critique again if
+    it says so: then nothing is revealed.
     """
     users = [i for i, message in enumerate(messages) if message.role == "user"]
     assistants = [i for i, message in enumerate(messages) if message.role == "assistant"]
@@ -37,6 +41,8 @@ def answer_chat(messages: Sequence[ChatMessage], reveal: Reveal) -> Reply:
         steps = solve_legs(problem) if asks_for_legs(problem) else solve(problem)
     except CannotSolve as error:
         return _refusal(str(error))
+    if second_turn and _AGAIN.search(messages[last].content):
+        return Reply("critique", write_critique(steps, draft, "none"))
     if second_turn:
         return Reply("refinement", write_refinement(steps), num_cached_messages=assistants[0])
     comment = write_critique(steps, draft, reveal)
