@@ -46,7 +46,7 @@ def study(
     arms = chosen_arms(settings.arms, settings.own_arms, settings.reference)
     given = (*settings.overrides, *overrides)
     with ray_session(load(run_file, given).run.num_cpus):
-        settings, given = _scaled(settings, given)
+        settings, given = scaled(settings, given)
         with held(load(run_file, given)) as ctx:
             under_way = Study(settings, run_file, given, arms, typed, ctx)
             datas = share(under_way)
@@ -62,9 +62,10 @@ def study(
     return result
 
 
-def _scaled(
+def scaled(
     settings: StudySettings, overrides: tuple[str, ...]
 ) -> tuple[StudySettings, tuple[str, ...]]:
+    """Return the study and its overrides as `[scale]` makes them where the session has a GPU."""
     scale = settings.scale
     if not use_gpu("auto") or scale == type(scale)():
         return settings, overrides

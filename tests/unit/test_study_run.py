@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cgd_ray.errors import UserError
+from cgd_ray.pipeline import study
 from cgd_ray.pipeline.context import RunContext, open_context
 from cgd_ray.pipeline.prompts import split_folder
 from cgd_ray.pipeline.study import collect, write
@@ -20,7 +21,7 @@ from cgd_ray.shards import commit_shard, mark_complete
 from cgd_ray.study.arms import chosen_arms
 from cgd_ray.study.budgets import ArmData
 from cgd_ray.study.cells import Cell
-from cgd_ray.study.settings import StudySettings
+from cgd_ray.study.settings import StudySettings, load_study
 from cgd_ray.training.metrics import MetricsWriter, StepMetrics
 from tests.support.tiny_student import tiny_student
 from tests.support.tutor_sample import CHAINS
@@ -117,9 +118,9 @@ def train_and_evaluate(study: Study, cells: Sequence[tuple[Cell, ArmData]]) -> N
 
 
 def test_every_arm_is_sized_to_the_reference(folder: Path) -> None:
-    study = study_of(folder, "examples", "train_tokens", "teacher_tokens", "usd")
-    datas = share(study)
-    cells = plan_cells(study, datas)
+    made = study_of(folder, "examples", "train_tokens", "teacher_tokens", "usd")
+    datas = share(made)
+    cells = plan_cells(made, datas)
     assert len(cells) == 4 * 3 * 2
     assert set(datas) == {"distilled_sft", "cft", "cgd"}
     kept = datas["cgd"].num_chains
@@ -131,7 +132,7 @@ def test_every_arm_is_sized_to_the_reference(folder: Path) -> None:
     by = {(c.match, c.arm): (c.overrides, data) for c, data in cells if c.seed == 1}
     assert by["examples", "cgd"][0] == ("examples.objective=cgd", "train.seed=1")
     more, same = (by[match, "distilled_sft"][0] for match in ("train_tokens", "examples"))
-    steps = [load(study.run_file, o).train.max_steps for o in (more, same)]
+    steps = [load(made.run_file, o).train.max_steps for o in (more, same)]
     assert steps[0] > steps[1] == -(-kept // 4)
     for match in ("teacher_tokens", "usd"):
         spent = [by[match, arm][1].spent(match) for arm in ("distilled_sft", "cft", "cgd")]
@@ -142,10 +143,10 @@ def test_every_arm_is_sized_to_the_reference(folder: Path) -> None:
 def test_what_is_stored_becomes_the_page(
     folder: Path, student: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = study_of(folder, "examples", "train_tokens")
-    cells = plan_cells(study, share(study))
-    train_and_evaluate(study, cells)
-    result = collect(study, cells, ())
+    made = study_of(folder, "examples", "train_tokens")
+    cells = plan_cells(made, share(made))
+    train_and_evaluate(made, cells)
+    result = collect(made, cells, ())
     assert (result.num_cells, result.num_finished, result.num_chains) == (12, 12, 50)
     arms = {arm.arm: arm for arm in result.of("examples")}
     assert list(arms) == list(ARMS)
@@ -162,9 +163,9 @@ def test_what_is_stored_becomes_the_page(
     assert arms["distilled_sft"].costs.drafting_flops == 0
     assert costs.usd > arms["distilled_sft"].costs.usd > 0
     assert [point.loss for point in arms["cgd"].curve[:2]] == [1.0, 0.5]
-    write(study, result)
+    write(made, result)
     assert "cgd less it" in capsys.readouterr().out
-    assert {path.name for path in study.folder.iterdir()} == {
+    assert {path.name for path in made.folder.iterdir()} == {
         "study.html",
         "study.json",
         "study.svg",
@@ -172,13 +173,13 @@ def test_what_is_stored_becomes_the_page(
 
 
 def test_cells_that_are_missing_are_left_out(folder: Path) -> None:
-    study = study_of(folder, "steps")
-    cells = plan_cells(study, share(study))
+    made = study_of(folder, "steps")
+    cells = plan_cells(made, share(made))
     with pytest.raises(UserError, match="no cell of the study is finished"):
-        collect(study, [(c, d) for c, d in cells if c.arm == "cft"], ())
+        collect(made, [(c, d) for c, d in cells if c.arm == "cft"], ())
     cgd = [(c, d) for c, d in cells if c.arm == "cgd"]
-    train_and_evaluate(study, cgd)
-    result = collect(study, cells, ())
+    train_and_evaluate(made, cgd)
+    result = collect(made, cells, ())
     assert [arm.arm for arm in result.arms] == ["base", "cgd"]
     assert result.num_finished == 2
 
@@ -199,7 +200,21 @@ def test_a_cell_that_fails_is_a_line_and_the_others_go_on(folder: Path) -> None:
 
 
 def test_all_settings_of_a_context_are_the_cells(folder: Path) -> None:
-    study = study_of(folder, "steps")
-    ctx: RunContext = study.context(["train.seed=7"])
+    made = study_of(folder, "steps")
+    ctx: RunContext = made.context(["train.seed=7"])
     assert ctx.settings.train.seed == 7
-    assert asdict(ctx.folders)["drafts"] == asdict(study.ctx.folders)["drafts"]
+    assert asdict(ctx.folders)["drafts"] == asdict(made.ctx.folders)["drafts"]
+
+
+def test_a_gpu_makes_the_study_larger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(
+        "name = 'x'\nrun = 'r.toml'\narms = ['base', 'cgd']\nseeds = [1]\n"
+        "[scale]\noverrides = ['prompts.num_train=8192']\nseeds = [1, 2]\n"
+    )
+    settings, _ = load_study(path)
+    larger = (1, 2), ("a.b=1", "prompts.num_train=8192")
+    for gpu, (seeds, overrides) in ((False, ((1,), ("a.b=1",))), (True, larger)):
+        monkeypatch.setattr(study, "use_gpu", lambda _, gpu=gpu: gpu)
+        scaled, given = study.scaled(settings, ("a.b=1",))
+        assert (scaled.seeds, given) == (seeds, overrides)
