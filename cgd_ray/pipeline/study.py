@@ -6,6 +6,7 @@ are processes on its cluster. What is finished is found by its folder, whoever m
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cgd_ray.errors import UserError
 from cgd_ray.hardware import hardware
@@ -99,9 +100,12 @@ def _run_missing(study: Study, cells: Sequence[Cell]) -> list[FailedCell]:
         )
         return _say(f"{where}: {accuracy}  ({clock(outcome.seconds)})")
 
+    def begun(cell: Cell, log: Path) -> None:
+        _say(f"  {cell.label}: training ({log})")
+
     if todo:
         s = study.settings
-        run_cells(list(todo.values()), _launch(study), s.name, s.cells_at_once, ended)
+        run_cells(list(todo.values()), _launch(study), s.name, s.cells_at_once, begun, ended)
     return failed
 
 

@@ -44,6 +44,7 @@ def run_cells(
     launch: Launch,
     study: str,
     at_once: int,
+    begun: Callable[[Cell, Path], None],
     ended: Callable[[Outcome], None],
 ) -> None:
     """Train and evaluate cells, some at once; a failed one does not stop the others.
@@ -54,6 +55,7 @@ def run_cells(
         study: its name, for the names of runs.
         at_once: cells under way at a time. They are evaluated one after the other: a cluster has
             one Serve.
+        begun: is told each cell's start and the log of its training, in the cell's thread.
         ended: is told each cell's end, in this thread.
     """
     stopping, serving = threading.Event(), threading.Lock()
@@ -61,6 +63,8 @@ def run_cells(
     def one(cell: Cell) -> Outcome:
         start = time.monotonic()
         failure = None
+        if not stopping.is_set():
+            begun(cell, _log(cell, "train", launch, study))
         for verb in _VERBS:
             if failure is None and not stopping.is_set():
                 failure = _run(cell, verb, launch, study, stopping, serving)
@@ -86,8 +90,7 @@ def _run(
     stopping: threading.Event,
     serving: threading.Lock,
 ) -> str | None:
-    name = cell.run_name(study)
-    log = launch.log_dir / f"{name}-{verb}.log"
+    name, log = cell.run_name(study), _log(cell, verb, launch, study)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")  # of the last attempt alone
     overrides = [*cell.overrides, *launch.extra, f"run.name={name}"]
@@ -103,6 +106,10 @@ def _run(
         if verb == "evaluate":
             serving.release()
     return None if status == 0 else _reason(log, verb, status)
+
+
+def _log(cell: Cell, verb: str, launch: Launch, study: str) -> Path:
+    return launch.log_dir / f"{cell.run_name(study)}-{verb}.log"
 
 
 def _wait(process: subprocess.Popen[bytes], stopping: threading.Event) -> int | None:

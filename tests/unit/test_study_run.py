@@ -192,7 +192,10 @@ def test_a_cell_that_fails_is_a_line_and_the_others_go_on(folder: Path) -> None:
     bad = Cell("cgd", "steps", 1, ("train.learning_rate=-1",))
     worse = Cell("cft", "steps", 1, ("trian.seed=1",))
     ended: list[Outcome] = []
-    run_cells([bad, worse], launch(folder, str(folder / "run.toml")), "small", 2, ended.append)
+    begun: list[str] = []
+    where = launch(folder, str(folder / "run.toml"))
+    run_cells([bad, worse], where, "small", 2, lambda c, _: begun.append(c.arm), ended.append)
+    assert sorted(begun) == ["cft", "cgd"]
     said = {outcome.cell.arm: outcome.failure or "" for outcome in ended}
     assert "train.learning_rate=-1" in said["cgd"]
     assert "unknown setting trian" in said["cft"]
