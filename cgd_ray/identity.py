@@ -79,19 +79,8 @@ def stage_folders(
         [s.student.model, s.student.max_model_len, s.run.seed, *([start] if start else [])],
         _part(s.sampling, "engine", "num_drafts", "temperature", "top_p", "max_tokens"),
     )
-    lengths = ("critique_max_tokens", "refinement_max_tokens")
-    teacher = _part(s.teacher, "backend", "model", "turns", "temperature", *lengths)
-    tutor = s.local.tutor_reveal if s.local.tutor else None
-    two = [critique.TEMPLATE, refinement.TEMPLATE]
-    if s.curation.leakage == "regenerate":
-        two.append(again.TEMPLATE)
-    templates = two if s.teacher.turns == 2 else [single.TEMPLATE]
-    refinements = name("refinements", drafts, templates, teacher, tutor)
-    rules = _part(s.curation, "require_correct_refinement", "require_wrong_draft")
-    if s.curation.judges_critiques:
-        rules |= {"audit": audit.VERSION, **_part(s.curation, "leakage", "min_specificity")}
-    if s.curation.require_true_verdict:
-        rules["require_true_verdict"] = True
+    refinements = name("refinements", drafts, *_teaching(s))
+    rules = _rules(s)
     curated = name("curated", refinements, rules, *([retries] if retries else []))
     chosen = _part(s.examples)
     if s.examples.max_chains is None:  # so that older artefacts keep their names
@@ -111,6 +100,27 @@ def stage_folders(
     return StageFolders(
         prompts, drafts, refinements, curated, examples, checkpoint, scores, base_scores, report
     )
+
+
+def _teaching(s: Settings) -> tuple[object, ...]:
+    """Return what critiques and refinements depend on besides the drafts."""
+    two = [critique.TEMPLATE, refinement.TEMPLATE]
+    if s.curation.leakage == "regenerate":
+        two.append(again.TEMPLATE)
+    templates = two if s.teacher.turns == 2 else [single.TEMPLATE]
+    lengths = ("critique_max_tokens", "refinement_max_tokens")
+    teacher = _part(s.teacher, "backend", "model", "turns", "temperature", *lengths)
+    return templates, teacher, s.local.tutor_reveal if s.local.tutor else None
+
+
+def _rules(s: Settings) -> dict[str, object]:
+    """Return the rules for what training may use; those that are off do not count."""
+    rules = _part(s.curation, "require_correct_refinement", "require_wrong_draft")
+    if s.curation.judges_critiques:
+        rules |= {"audit": audit.VERSION, **_part(s.curation, "leakage", "min_specificity")}
+    if s.curation.require_true_verdict:
+        rules["require_true_verdict"] = True
+    return rules
 
 
 def _part(section: Section, *names: str) -> dict[str, object]:
