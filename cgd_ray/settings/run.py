@@ -34,7 +34,7 @@ class LocalSettings(Section):
     s3_server: bool = False
     """Start a SeaweedFS S3 server (data under `run.work_dir`) and use it for `run.root`."""
     tutor: bool = False
-    """Start the tutor, a teacher that solves arithmetic and counts legs exactly (reasoning-gym's
-    `chain_sum`, `basic_arithmetic`, `leg_counting`), and use it as the teacher."""
+    """Start the tutor and use it as the teacher. It solves exactly one expression of integers with
+    + - * / and brackets (reasoning-gym's `chain_sum`, `basic_arithmetic`), and `leg_counting`."""
     tutor_reveal: Literal["none", "step", "answer"] = "none"
     """How much the tutor's critique gives away: nothing, the wrong step's result, the answer."""

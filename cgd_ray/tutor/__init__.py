@@ -1,1 +1,1 @@
-"""The embedded teacher: solves arithmetic exactly and speaks the OpenAI chat API."""
+"""The embedded teacher: solves arithmetic and leg counts exactly and speaks the OpenAI chat API."""

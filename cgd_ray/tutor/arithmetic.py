@@ -25,7 +25,7 @@ _MORE_AFTER = re.compile(r"\w|\s{0,4}(?:[\^!%√]|\w\b)")
 
 
 class CannotSolve(Exception):
-    """The problem is not one expression of integers with + - * / and brackets."""
+    """The problem is of no kind that the tutor solves; one line says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,11 @@ class Step:
     operator: str  # "+", "-", "*" or "/"
     right: int
     result: int
-    words: str = ""  # what is counted, of a problem in words: "3 cats, 4 legs each"
+    words: str = ""  # what is counted, in a problem in words: "3 cats, 4 legs each"
 
     def __str__(self) -> str:
-        """The operation without its result: "26 + 60", "3 cats, 4 legs each: 3 * 4"."""
-        operation = f"{self.left} {self.operator} {self.right}"
-        return f"{self.words}: {operation}" if self.words else operation
+        """The operation without its result: "26 + 60"."""
+        return f"{self.left} {self.operator} {self.right}"
 
 
 def solve(problem: str) -> tuple[Step, ...]:

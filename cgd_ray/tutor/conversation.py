@@ -7,10 +7,11 @@ user turn (`cgd_ray.prompts.messages.quoted`), where untrusted text cannot close
 import re
 from collections.abc import Sequence
 
-from cgd_ray.tutor.arithmetic import CannotSolve, solve
+from cgd_ray.tutor.arithmetic import CannotSolve, Step, solve
 from cgd_ray.tutor.feedback import Reveal, write_critique, write_refinement
 from cgd_ray.tutor.legs import asks_for_legs, solve_legs
 from cgd_ray.tutor.wire import ChatMessage, Reply
+
 
 _AGAIN = re.compile(r"\bcritique again\b", re.IGNORECASE)
 
@@ -38,7 +39,7 @@ def answer_chat(messages: Sequence[ChatMessage], reveal: Reveal) -> Reply:
     if first != last and (not second_turn or "<problem>" in messages[last].content):
         return _refusal("the chat is neither a critique's nor a refinement's")
     try:
-        steps = solve_legs(problem) if asks_for_legs(problem) else solve(problem)
+        steps = solve_problem(problem)
     except CannotSolve as error:
         return _refusal(str(error))
     if second_turn and _AGAIN.search(messages[last].content):
@@ -51,6 +52,15 @@ def answer_chat(messages: Sequence[ChatMessage], reveal: Reveal) -> Reply:
         parts = ("critique", comment), ("refinement", corrected)
         return Reply("both", "\n".join(f"<{tag}>\n{text}\n</{tag}>" for tag, text in parts))
     return Reply("critique", comment)
+
+
+def solve_problem(problem: str) -> tuple[Step, ...]:
+    """Return the steps of a problem of either kind: the legs of animals, or one expression.
+
+    Raises:
+        CannotSolve: it is neither, or the tutor cannot solve it exactly.
+    """
+    return solve_legs(problem) if asks_for_legs(problem) else solve(problem)
 
 
 def _between(text: str, tag: str) -> str | None:
