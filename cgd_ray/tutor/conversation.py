@@ -12,7 +12,6 @@ from cgd_ray.tutor.feedback import Reveal, write_critique, write_refinement
 from cgd_ray.tutor.legs import asks_for_legs, solve_legs
 from cgd_ray.tutor.wire import ChatMessage, Reply
 
-
 _AGAIN = re.compile(r"\bcritique again\b", re.IGNORECASE)
 
 
