@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from benchmarks.results import write_result
 from cgd_ray.study.arms import BASE
 from cgd_ray.study.results import ArmResult, StudyResult, from_json
-from cgd_ray.study.table import table
+from cgd_ray.study.table import markdown, table
 
 
 def main(folder: str) -> None:
@@ -34,7 +34,7 @@ def main(folder: str) -> None:
     kept = json.loads(path.read_text(encoding="utf-8")) | {"study": whole}
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(table(result))
-    print(path)
+    print(f"\nfor README.md:\n\n{markdown(result)}\n\n{path}")
 
 
 def _accuracies(result: StudyResult, names: list[str]) -> dict[str, dict[str, str]]:

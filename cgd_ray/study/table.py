@@ -32,6 +32,27 @@ def table(result: StudyResult) -> str:
     return "\n".join(lines)
 
 
+def markdown(result: StudyResult) -> str:
+    """Return the accuracies as one Markdown table for documents: an arm a row, in percent."""
+    columns = [(match, index) for match in result.matches for index in (0, 1)]
+    columns = [(m, i) for m, i in columns if i < len(result.of(m)[0].tasks)]
+    named = [f"{MATCHED[m]}: {'problems' if i == 0 else 'format'}" for m, i in columns]
+    lines = [f"| arm | {' | '.join(named)} |", "|---" * (len(columns) + 1) + "|"]
+    for name in dict.fromkeys(arm.arm for arm in result.arms):
+        cells = [f"`{name}`"]
+        for match, index in columns:
+            found = [arm.tasks[index] for arm in result.of(match) if arm.arm == name]
+            cells.append(_cell(found[0], result.reference) if found else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(task: TaskResult, reference: str) -> str:
+    a, under = task.accuracy, task.under_reference
+    said = f"; {reference} {verdict(under)}" if under else ""
+    return f"{100 * a.mean:.1f} ({100 * a.low:.1f} to {100 * a.high:.1f}){said}"
+
+
 def verdict(contrast: Contrast) -> str:
     """Return whether the reference wins, ties or loses against an arm."""
     return _VERDICTS[0 if not contrast.significant else 1 if contrast.mean > 0 else -1]
