@@ -34,8 +34,11 @@ def table(result: StudyResult) -> str:
 
 def markdown(result: StudyResult) -> str:
     """Return the accuracies as one Markdown table for documents: an arm a row, in percent."""
-    columns = [(match, index) for match in result.matches for index in (0, 1)]
-    columns = [(m, i) for m, i in columns if i < len(result.of(m)[0].tasks)]
+    columns: list[tuple[Match, int]] = [
+        (match, index)
+        for match in result.matches
+        for index in range(min(2, len(result.of(match)[0].tasks)))
+    ]
     named = [f"{MATCHED[m]}: {'problems' if i == 0 else 'format'}" for m, i in columns]
     lines = [f"| arm | {' | '.join(named)} |", "|---" * (len(columns) + 1) + "|"]
     for name in dict.fromkeys(arm.arm for arm in result.arms):

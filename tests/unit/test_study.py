@@ -1,5 +1,6 @@
 """Studies: arms, matched budgets, cells, contrasts, the table and the page."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -36,7 +37,7 @@ from cgd_ray.study.results import (
     to_json,
 )
 from cgd_ray.study.settings import load_study
-from cgd_ray.study.table import table, verdict
+from cgd_ray.study.table import markdown, table, verdict
 
 REPO = Path(__file__).resolve().parents[2]
 STUDIES = sorted((REPO / "jobs" / "studies").glob("*.toml"))
@@ -251,6 +252,18 @@ def result(**changes) -> StudyResult:
 
 def test_the_result_travels_as_json():
     assert from_json(to_json(result())) == result()
+
+
+RESULTS = sorted((REPO / "benchmarks" / "results").glob("study-*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
+def test_documents_quote_the_committed_results(path):
+    committed = from_json(json.loads(path.read_text(encoding="utf-8"))["study"])
+    assert committed.num_finished == committed.num_cells
+    assert markdown(committed) in (REPO / "README.md").read_text(encoding="utf-8")
+    drawn = REPO / "docs" / f"study-{committed.study}.svg"
+    assert drawn.read_text(encoding="utf-8") == figure(committed)
 
 
 def test_the_table_fits_a_terminal_and_says_who_wins():
