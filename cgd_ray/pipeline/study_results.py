@@ -96,7 +96,8 @@ def _reading(arm: Arm, done: Sequence[DoneCell]) -> Reading | None:
 
 
 def _evaluated(ctx: RunContext, folder: str) -> Evaluated:
-    return read_evaluated(f"{ctx.store.root}/{folder}", ctx.store, folder)
+    # As the run file says it, so that a command can be typed where the study was.
+    return read_evaluated(f"{ctx.settings.run.root}/{folder}", ctx.store, folder)
 
 
 def _against(
