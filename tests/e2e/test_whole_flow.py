@@ -125,61 +125,7 @@ def test_the_same_run_again_does_nothing_and_says_so(finished, overrides, settin
     assert sum(" skipped: " in line for line in lines) == 8
 
 
-@pytest.fixture(scope="module")
-def endpoint(finished, overrides, settings) -> Iterator[str]:
-    """`cgd serve`, stopped by Ctrl-C."""
-    log = Path(settings.run.work_dir) / "serve.log"
-    process = start("serve", overrides, log)
-    deadline = time.monotonic() + 300
-    while "serving base and student at " not in log.read_text():
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.2)
-    yield log.read_text().split(" at ")[-1].split()[0]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
-
-
-def test_the_openai_client_and_curl_talk_to_the_student(endpoint):
-    client = openai.OpenAI(base_url=endpoint, api_key="none")
-    assert {model.id for model in client.models.list()} == {"base", "student"}
-    messages = [{"role": "user", "content": "State the final answer: 4 + 3 ="}]
-    for model in ("base", "student"):
-        answer = client.chat.completions.create(
-            model=model, messages=messages, max_tokens=16, temperature=0
-        )
-        assert answer.choices[0].message.content
-    body = json.dumps({"model": "student", "messages": messages, "max_tokens": 8})
-    curl = subprocess.run(
-        ["curl", "-sf", f"{endpoint}/chat/completions", "-d", body, "-H", JSON],
-        capture_output=True,
-        check=True,
-    )
-    assert json.loads(curl.stdout)["model"] == "student"
-    streamed = client.chat.completions.create(
-        model="student", messages=messages, max_tokens=8, stream=True
-    )
-    assert "".join(c.choices[0].delta.content or "" for c in streamed if c.choices)
-
-
-def test_bad_requests_are_refused_clearly(endpoint):
-    def ask(**body: object) -> httpx.Response:
-        message = {"role": "user", "content": "1 + 1 ="}
-        body = {"model": "student", "messages": [message], "max_tokens": 4, **body}
-        return httpx.post(f"{endpoint}/chat/completions", json=body, timeout=60)
-
-    assert ask().status_code == 200
-    assert ask(model="nobody").status_code == 404
-    assert ask(messages=[{"role": "user", "content": "1 + " * 5000}]).status_code == 400
-    assert ask().status_code == 200
-
-
-def test_the_port_of_a_running_server_is_named(endpoint, overrides, settings):
-    log = Path(settings.run.work_dir) / "refused.log"
-    assert start("serve", overrides, log).wait(60) == 2
-    assert f"serve.port={settings.serve.port}" in log.read_text()
-    assert os.linesep not in log.read_text().strip()
-
-
+# Before the server starts: it and a training are more than a small machine holds.
 STUDY = """
 name = "small"
 run = "{run}"
@@ -250,3 +196,58 @@ def test_any_figure_of_a_study_is_printed_again_by_its_command(study):
     assert f"student     {distilled.tasks[0].accuracy.mean:.1%} right of {NUM_TEST}" in again
     difference = distilled.tasks[0].over_base
     assert f"({100 * difference.mean:+.1f} points" in said_again(difference.command)
+
+
+@pytest.fixture(scope="module")
+def endpoint(finished, overrides, settings) -> Iterator[str]:
+    """`cgd serve`, stopped by Ctrl-C."""
+    log = Path(settings.run.work_dir) / "serve.log"
+    process = start("serve", overrides, log)
+    deadline = time.monotonic() + 300
+    while "serving base and student at " not in log.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.2)
+    yield log.read_text().split(" at ")[-1].split()[0]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+
+
+def test_the_openai_client_and_curl_talk_to_the_student(endpoint):
+    client = openai.OpenAI(base_url=endpoint, api_key="none")
+    assert {model.id for model in client.models.list()} == {"base", "student"}
+    messages = [{"role": "user", "content": "State the final answer: 4 + 3 ="}]
+    for model in ("base", "student"):
+        answer = client.chat.completions.create(
+            model=model, messages=messages, max_tokens=16, temperature=0
+        )
+        assert answer.choices[0].message.content
+    body = json.dumps({"model": "student", "messages": messages, "max_tokens": 8})
+    curl = subprocess.run(
+        ["curl", "-sf", f"{endpoint}/chat/completions", "-d", body, "-H", JSON],
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(curl.stdout)["model"] == "student"
+    streamed = client.chat.completions.create(
+        model="student", messages=messages, max_tokens=8, stream=True
+    )
+    assert "".join(c.choices[0].delta.content or "" for c in streamed if c.choices)
+
+
+def test_bad_requests_are_refused_clearly(endpoint):
+    def ask(**body: object) -> httpx.Response:
+        message = {"role": "user", "content": "1 + 1 ="}
+        body = {"model": "student", "messages": [message], "max_tokens": 4, **body}
+        return httpx.post(f"{endpoint}/chat/completions", json=body, timeout=60)
+
+    assert ask().status_code == 200
+    assert ask(model="nobody").status_code == 404
+    assert ask(messages=[{"role": "user", "content": "1 + " * 5000}]).status_code == 400
+    assert ask().status_code == 200
+
+
+def test_the_port_of_a_running_server_is_named(endpoint, overrides, settings):
+    log = Path(settings.run.work_dir) / "refused.log"
+    assert start("serve", overrides, log).wait(60) == 2
+    assert f"serve.port={settings.serve.port}" in log.read_text()
+    assert os.linesep not in log.read_text().strip()
