@@ -15,7 +15,7 @@ from cgd_ray.pipeline.run import opened
 from cgd_ray.records import Score, Setup
 from cgd_ray.settings import load
 from cgd_ray.shards import read_records
-from cgd_ray.store import Store, open_store, split_location
+from cgd_ray.store import Store, open_store
 
 # What may differ between two evaluations that are compared: names, places, and the run's seed.
 _OWN = ("id", "source", "seed")
@@ -117,8 +117,9 @@ def comparison_lines(found: Sequence[TaskComparison], first: str, second: str) -
 
 def _evaluated(name: str) -> Evaluated:
     if not name.endswith(".toml"):
-        root, folder = split_location(name.rstrip("/"))
-        return read_evaluated(name, open_store(root), folder)
+        # The folder stands right below the root that its commits name their files from.
+        root, _, folder = name.rstrip("/").rpartition("/")
+        return read_evaluated(name, open_store(root or ("/" if name[0] == "/" else ".")), folder)
     if not Path(name).is_file():
         raise UserError(f"{name} is no run file and no folder of scores")
     with opened(load(name, [])) as ctx:
