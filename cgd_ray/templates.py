@@ -18,7 +18,6 @@ from cgd_ray.records import Critique, Draft, Prompt, Refinement
 from cgd_ray.sampling import draft
 from cgd_ray.teacher import again, critique, refinement, single
 
-_TRAINED = "what is trained on; the last turn alone has loss"
 _PROMPT = Prompt("p", "{prompt}", None, None, "", "train")
 _DRAFT = Draft("p/0", "p", "{draft}", "stop", 0, 0)
 _CRITIQUE = Critique("p/0", "{critique}", "", critique.TEMPLATE, 0, 0, 0)
@@ -88,9 +87,7 @@ def _trained() -> Iterable[Template]:
     for name, objective in objectives.OBJECTIVES.items():
         yield Template(
             f"{objectives.TEMPLATE} {name}",
-            _TRAINED
-            if name != objectives.CRITIQUE_ALONE
-            else "read by `cgd audit`, never trained on",
+            "what is trained on; the last turn alone has loss",
             "`Example.objective`, and the name of the examples' folder",
             (*objective.context, ("assistant", objective.target)),
         )

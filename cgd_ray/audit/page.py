@@ -46,7 +46,6 @@ _SECTIONS: tuple[tuple[str, dict[str, str]], ...] = (
             "gain, own critique": "what the critique adds to log p(refinement | prompt, draft)",
             "gain, another's critique": "the same with another prompt's critique",
             "gain, own less another's": "row by row",
-            "gain, critiques alone": "own less another's, read without prompt and draft: a leak",
             "entropy, no critique": "of the student's next token, over the refinement",
             "entropy, own critique": "",
             "entropy, another's critique": "",

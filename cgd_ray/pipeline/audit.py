@@ -13,7 +13,6 @@ from typing import Literal
 from cgd_ray.audit import VERSION
 from cgd_ray.audit.chart import entropy_chart
 from cgd_ray.audit.gain import (
-    ALONE,
     CONTEXTS,
     GAIN,
     TargetReading,
@@ -162,8 +161,7 @@ def _read(
                 done += len(readings)
                 line.update(done)
     found = tuple(known[probe.key] for probe in wanted)
-    num_read = len(found) // (len(CONTEXTS) + len(ALONE))
-    return Gain(model, num_read, gain_figures(found, seed), found)
+    return Gain(model, len(found) // len(CONTEXTS), gain_figures(found, seed), found)
 
 
 def _reader_id(ctx: RunContext, model: Model) -> str:

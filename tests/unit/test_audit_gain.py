@@ -12,9 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from cgd_ray.audit.chart import entropy_chart
 from cgd_ray.audit.gain import (
-    ALONE,
     CONTEXTS,
-    Alone,
     Context,
     Probe,
     TargetReading,
@@ -25,7 +23,7 @@ from cgd_ray.audit.gain import (
 from cgd_ray.audit.student import read_targets
 from cgd_ray.audit.summary import Figure
 from cgd_ray.examples.chat import ChatTokenizer
-from cgd_ray.examples.objectives import CRITIQUE_ALONE, render
+from cgd_ray.examples.objectives import render
 from cgd_ray.records import Example
 from tests.support.merging_tokenizer import merging_tokenizer
 from tests.support.tiny_llama import VOCABULARY, tiny_llama
@@ -39,9 +37,7 @@ def example(length: int, num_targets: int, seed: int) -> Example:
     return Example(f"e{seed}", "cgd", tuple(ids), mask)
 
 
-def reading(
-    row: str, context: Context | Alone, log_ps: Sequence[float], entropies: Sequence[float]
-):
+def reading(row: str, context: Context, log_ps: Sequence[float], entropies: Sequence[float]):
     return TargetReading(row, context, tuple(log_ps), tuple(entropies))
 
 
@@ -64,10 +60,10 @@ def test_a_batch_reads_each_row_as_if_it_were_alone() -> None:
 def test_what_is_read_is_what_is_trained() -> None:
     tokenizer = ChatTokenizer(merging_tokenizer())
     chosen = probes(CHAINS, 6, tokenizer, 4_096, 1)
-    assert [len(row) for row in chosen] == [5] * 6
+    assert [len(row) for row in chosen] == [3] * 6
     by_id = {chain.draft.id: chain for chain in CHAINS}
     for row in chosen:
-        assert tuple(probe.context for probe in row) == (*CONTEXTS, *ALONE)
+        assert tuple(probe.context for probe in row) == CONTEXTS
         targets = {
             tuple(t for t, m in zip(p.example.input_ids, p.example.loss_mask, strict=True) if m)
             for p in row
@@ -80,11 +76,6 @@ def test_what_is_read_is_what_is_trained() -> None:
             assert probe.example.input_ids == tuple(tokenizer.encode_example(*rendered)[0])
         assert row[2].example.input_ids != row[1].example.input_ids
         assert row[2].example.critique_transform == "shuffled"
-        alone = render(CRITIQUE_ALONE, chain)
-        assert alone
-        assert chain.prompt.text not in alone[0][0]["content"]
-        assert row[3].example.input_ids == tuple(tokenizer.encode_example(*alone)[0])
-        assert row[4].example.critique_transform == "shuffled"
 
 
 def test_a_larger_sample_holds_a_smaller_one_and_what_is_too_long_is_passed_over() -> None:
@@ -105,20 +96,15 @@ def test_gains_are_means_over_rows_of_means_over_tokens() -> None:
         reading("a", "none", [-2.0, -4.0], [1.0, 3.0]),
         reading("a", "own", [-1.0, -1.0], [0.5, 0.5]),
         reading("a", "another's", [-2.0, -5.0], [2.0, 2.0]),
-        reading("a", "own alone", [-3.0, -5.0], [2.0, 2.0]),
-        reading("a", "another's alone", [-6.0, -6.0], [2.0, 2.0]),
         reading("b", "none", [-1.0], [1.0]),
         reading("b", "own", [-1.0], [0.5]),
         reading("b", "another's", [-0.5], [1.0]),
-        reading("b", "own alone", [-3.0], [1.0]),
-        reading("b", "another's alone", [-3.5], [1.0]),
         reading("c", "none", [-9.0], [9.0]),  # not read in every context: left out
     ]
     figures = {figure.name: figure for figure in gain_figures(readings)}
     assert figures["gain, own critique"].value == pytest.approx((2.0 + 0.0) / 2)
     assert figures["gain, another's critique"].value == pytest.approx((-0.5 + 0.5) / 2)
     assert figures["gain, own less another's"].value == pytest.approx((2.5 - 0.5) / 2)
-    assert figures["gain, critiques alone"].value == pytest.approx((2.0 + 0.5) / 2)
     assert figures["entropy, no critique"].value == pytest.approx((2.0 + 1.0) / 2)
     assert figures["entropy, own critique"].value == 0.5
     assert figures["entropy, own less none"].value == pytest.approx(0.5 - 1.5)
