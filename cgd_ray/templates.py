@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cgd_ray.audit import judge
+from cgd_ray.audit import alone, judge
 from cgd_ray.evaluation import methods, templates
 from cgd_ray.examples import objectives
 from cgd_ray.examples.objectives import Chain
@@ -80,7 +80,13 @@ def all_templates() -> list[Template]:
             judge.TEMPLATE, "the judge of leaks (`cgd audit --judge`)", "the journal", _chat(judged)
         )
     )
-    return [*asked, *_trained(), *_evaluated()]
+    told = Template(
+        alone.TEMPLATE,
+        "S(answer of y^ | c): what a critique alone tells (`cgd audit --information-gain`)",
+        "the name of the readings' folder",
+        (*_chat(alone.build_alone_messages("{critique}")), ("assistant", "{answer}")),
+    )
+    return [*asked, told, *_trained(), *_evaluated()]
 
 
 def _trained() -> Iterable[Template]:

@@ -9,7 +9,7 @@ log p(refinement | prompt, draft, critique) - log p(refinement | prompt, draft),
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +22,16 @@ from cgd_ray.records import Example, Failure
 
 GAIN = "gain/v1"  # new with any change of what is read
 
-Context = Literal["none", "own", "another's"]
-CONTEXTS: tuple[Context, ...] = get_args(Context)
+# Which critique stands before a target: with prompt and draft, and alone (`audit/alone.py`).
+Context = Literal["none", "own", "another's", "own alone", "another's alone"]
+CONTEXTS: tuple[Context, ...] = ("none", "own", "another's")
+ALONE: tuple[Context, ...] = ("own alone", "another's alone")
 NUM_PARTS = 10  # of a refinement, in the plot of its entropy
 
 
 @dataclass(frozen=True, slots=True)
 class TargetReading:
-    """How the student reads one refinement in one context."""
+    """How the student reads one target in one context: a refinement, or its final answer alone."""
 
     draft_id: str
     context: Context  # which critique it had before it
@@ -47,13 +49,13 @@ class TargetReading:
 
     @property
     def key(self) -> str:
-        """Which refinement, and in which context."""
+        """Which chain's target, and in which context."""
         return f"{self.draft_id} {self.context}"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One refinement to be read in one context."""
+    """One target to be read in one context."""
 
     draft_id: str
     context: Context
@@ -120,10 +122,10 @@ def gain_figures(readings: Iterable[TargetReading], seed: int = 0) -> tuple[Figu
     """Return gains and entropies: means over rows of a row's mean over tokens.
 
     Args:
-        readings: all contexts of each row.
+        readings: of rows, in whatever contexts; rows without all of `CONTEXTS` do not count.
         seed: of the bootstrap over rows.
     """
-    rows = _by_row(readings)
+    rows = by_row(readings, CONTEXTS)
     log_p = {c: np.array([np.mean(row[c].log_ps) for row in rows]) for c in CONTEXTS}
     entropy = {c: np.array([np.mean(row[c].entropies) for row in rows]) for c in CONTEXTS}
     own, other = log_p["own"] - log_p["none"], log_p["another's"] - log_p["none"]
@@ -146,7 +148,7 @@ def entropy_by_part(
     A row counts once in a part, with the mean over its tokens there; a refinement of fewer tokens
     than parts has none in some of them.
     """
-    rows = _by_row(readings)
+    rows = by_row(readings, CONTEXTS)
     return {
         context: tuple(
             mean(f"part {part}", "nats", list(_in_part(rows, context, part)), seed)
@@ -166,9 +168,12 @@ def _in_part(
             yield float(np.mean(entropies[slice(*edges)]))
 
 
-def _by_row(readings: Iterable[TargetReading]) -> list[dict[Context, TargetReading]]:
-    """Return the readings of each row that has all contexts, in the order of their ids."""
+def by_row(
+    readings: Iterable[TargetReading], contexts: Sequence[Context]
+) -> list[dict[Context, TargetReading]]:
+    """Return the readings of each row that has all of some contexts, in the order of their ids."""
     rows: dict[str, dict[Context, TargetReading]] = {}
     for reading in readings:
-        rows.setdefault(reading.draft_id, {})[reading.context] = reading
-    return [row for _, row in sorted(rows.items()) if len(row) == len(CONTEXTS)]
+        if reading.context in contexts:
+            rows.setdefault(reading.draft_id, {})[reading.context] = reading
+    return [row for _, row in sorted(rows.items()) if len(row) == len(contexts)]
