@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cgd_ray.audit import judge
+from cgd_ray.audit import alone, judge
 from cgd_ray.evaluation import methods, templates
 from cgd_ray.examples import objectives
 from cgd_ray.examples.objectives import Chain
@@ -18,7 +18,6 @@ from cgd_ray.records import Critique, Draft, Prompt, Refinement
 from cgd_ray.sampling import draft
 from cgd_ray.teacher import again, critique, refinement, single
 
-_TRAINED = "what is trained on; the last turn alone has loss"
 _PROMPT = Prompt("p", "{prompt}", None, None, "", "train")
 _DRAFT = Draft("p/0", "p", "{draft}", "stop", 0, 0)
 _CRITIQUE = Critique("p/0", "{critique}", "", critique.TEMPLATE, 0, 0, 0)
@@ -81,16 +80,20 @@ def all_templates() -> list[Template]:
             judge.TEMPLATE, "the judge of leaks (`cgd audit --judge`)", "the journal", _chat(judged)
         )
     )
-    return [*asked, *_trained(), *_evaluated()]
+    told = Template(
+        alone.TEMPLATE,
+        "S(answer of y^ | c): what a critique alone tells (`cgd audit --information-gain`)",
+        "the name of the readings' folder",
+        (*_chat(alone.build_alone_messages("{critique}")), ("assistant", "{answer}")),
+    )
+    return [*asked, told, *_trained(), *_evaluated()]
 
 
 def _trained() -> Iterable[Template]:
     for name, objective in objectives.OBJECTIVES.items():
         yield Template(
             f"{objectives.TEMPLATE} {name}",
-            _TRAINED
-            if name != objectives.CRITIQUE_ALONE
-            else "read by `cgd audit`, never trained on",
+            "what is trained on; the last turn alone has loss",
             "`Example.objective`, and the name of the examples' folder",
             (*objective.context, ("assistant", objective.target)),
         )

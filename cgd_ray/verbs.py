@@ -126,7 +126,8 @@ VERBS = {
                     "default": 0,
                     "metavar": "N",
                     "help": "also let the student read N refinements with and without their "
-                    "critiques: nats a token, entropy and a plot (default 0: not)",
+                    "critiques, and their answers behind the critique alone: nats a token, entropy "
+                    "and a plot (default 0: not)",
                 },
             ),
             Option(

@@ -4,40 +4,37 @@ The student reads the refinement's tokens, those that training puts loss on, in 
 critique (`cgd_no_critique`), the draft's own (`cgd`), and the critique of another prompt's draft,
 which is the control: it has the form of a critique and nothing to say. The gain is
 log p(refinement | prompt, draft, critique) - log p(refinement | prompt, draft), a token.
-
-Two more contexts probe for leaks: the critique alone, without prompt and draft, and another's
-alone. What the first tells more than the second is in the critique's own words.
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from cgd_ray.audit.summary import Figure, mean
 from cgd_ray.examples.chat import ChatTokenizer
-from cgd_ray.examples.objectives import CRITIQUE_ALONE, Chain, build_example
+from cgd_ray.examples.objectives import Chain, build_example
 from cgd_ray.examples.transforms import donors, spoilt
 from cgd_ray.records import Example, Failure
 
-GAIN = "gain/v2"  # new with any change of what is read
+GAIN = "gain/v1"  # new with any change of what is read
 
-Context = Literal["none", "own", "another's"]
-CONTEXTS: tuple[Context, ...] = get_args(Context)
-Alone = Literal["own alone", "another's alone"]  # without prompt and draft
-ALONE: tuple[Alone, ...] = get_args(Alone)
+# Which critique stands before a target: with prompt and draft, and alone (`audit/alone.py`).
+Context = Literal["none", "own", "another's", "own alone", "another's alone"]
+CONTEXTS: tuple[Context, ...] = ("none", "own", "another's")
+ALONE: tuple[Context, ...] = ("own alone", "another's alone")
 NUM_PARTS = 10  # of a refinement, in the plot of its entropy
 
 
 @dataclass(frozen=True, slots=True)
 class TargetReading:
-    """How the student reads one refinement in one context."""
+    """How the student reads one target in one context: a refinement, or its final answer alone."""
 
     draft_id: str
-    context: Context | Alone  # which critique it had before it
+    context: Context  # which critique it had before it
     log_ps: tuple[float, ...]  # T target tokens: log p of each, given all before it, in nats
     entropies: tuple[float, ...]  # T: of the distribution that each was read from, in nats
 
@@ -52,16 +49,16 @@ class TargetReading:
 
     @property
     def key(self) -> str:
-        """Which refinement, and in which context."""
+        """Which chain's target, and in which context."""
         return f"{self.draft_id} {self.context}"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One refinement to be read in one context."""
+    """One target to be read in one context."""
 
     draft_id: str
-    context: Context | Alone
+    context: Context
     example: Example
 
     @property
@@ -86,8 +83,7 @@ def probes(
         seed: of the run.
 
     Returns:
-        At most `number` lists, each with one probe a context, in the order of `CONTEXTS` and
-        `ALONE`.
+        At most `number` lists, each with one probe a context, in the order of `CONTEXTS`.
     """
     given = donors(chains, seed)
 
@@ -115,33 +111,28 @@ def _probed(
         build_example("cgd_no_critique", chain, tokenizer, max_tokens),
         build_example("cgd", chain, tokenizer, max_tokens),
         build_example("cgd", other, tokenizer, max_tokens, transform="shuffled"),
-        build_example(CRITIQUE_ALONE, chain, tokenizer, max_tokens),
-        build_example(CRITIQUE_ALONE, other, tokenizer, max_tokens, transform="shuffled"),
     ]
     examples = [example for example in made if not isinstance(example, Failure)]
-    if len(examples) < len(made):
+    if len(examples) < len(CONTEXTS):
         return None
-    contexts = (*CONTEXTS, *ALONE)
-    return [Probe(chain.draft.id, c, e) for c, e in zip(contexts, examples, strict=True)]
+    return [Probe(chain.draft.id, c, e) for c, e in zip(CONTEXTS, examples, strict=True)]
 
 
 def gain_figures(readings: Iterable[TargetReading], seed: int = 0) -> tuple[Figure, ...]:
     """Return gains and entropies: means over rows of a row's mean over tokens.
 
     Args:
-        readings: all contexts of each row.
+        readings: of rows, in whatever contexts; rows without all of `CONTEXTS` do not count.
         seed: of the bootstrap over rows.
     """
-    rows = _by_row(readings, (*CONTEXTS, *ALONE))
-    log_p = {c: np.array([np.mean(row[c].log_ps) for row in rows]) for c in (*CONTEXTS, *ALONE)}
+    rows = by_row(readings, CONTEXTS)
+    log_p = {c: np.array([np.mean(row[c].log_ps) for row in rows]) for c in CONTEXTS}
     entropy = {c: np.array([np.mean(row[c].entropies) for row in rows]) for c in CONTEXTS}
     own, other = log_p["own"] - log_p["none"], log_p["another's"] - log_p["none"]
-    alone = log_p["own alone"] - log_p["another's alone"]
     return (
         mean("gain, own critique", "nats", own.tolist(), seed),
         mean("gain, another's critique", "nats", other.tolist(), seed),
         mean("gain, own less another's", "nats", (own - other).tolist(), seed),
-        mean("gain, critiques alone", "nats", alone.tolist(), seed),
         mean("entropy, no critique", "nats", entropy["none"].tolist(), seed),
         mean("entropy, own critique", "nats", entropy["own"].tolist(), seed),
         mean("entropy, another's critique", "nats", entropy["another's"].tolist(), seed),
@@ -157,7 +148,7 @@ def entropy_by_part(
     A row counts once in a part, with the mean over its tokens there; a refinement of fewer tokens
     than parts has none in some of them.
     """
-    rows = _by_row(readings, CONTEXTS)
+    rows = by_row(readings, CONTEXTS)
     return {
         context: tuple(
             mean(f"part {part}", "nats", list(_in_part(rows, context, part)), seed)
@@ -168,7 +159,7 @@ def entropy_by_part(
 
 
 def _in_part(
-    rows: Sequence[Mapping[Context | Alone, TargetReading]], context: Context, part: int
+    rows: Sequence[Mapping[Context, TargetReading]], context: Context, part: int
 ) -> Iterator[float]:
     for row in rows:
         entropies = row[context].entropies
@@ -177,11 +168,12 @@ def _in_part(
             yield float(np.mean(entropies[slice(*edges)]))
 
 
-def _by_row(
-    readings: Iterable[TargetReading], needed: Sequence[Context | Alone]
-) -> list[dict[Context | Alone, TargetReading]]:
-    """Return the readings of each row that has these contexts, in the order of their ids."""
-    rows: dict[str, dict[Context | Alone, TargetReading]] = {}
+def by_row(
+    readings: Iterable[TargetReading], contexts: Sequence[Context]
+) -> list[dict[Context, TargetReading]]:
+    """Return the readings of each row that has all of some contexts, in the order of their ids."""
+    rows: dict[str, dict[Context, TargetReading]] = {}
     for reading in readings:
-        rows.setdefault(reading.draft_id, {})[reading.context] = reading
-    return [row for _, row in sorted(rows.items()) if row.keys() >= set(needed)]
+        if reading.context in contexts:
+            rows.setdefault(reading.draft_id, {})[reading.context] = reading
+    return [row for _, row in sorted(rows.items()) if len(row) == len(contexts)]

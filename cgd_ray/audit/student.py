@@ -1,4 +1,4 @@
-"""The student reads refinements: log-probabilities and entropies of their tokens."""
+"""The student reads refinements and answers: log-probabilities and entropies of their tokens."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -18,7 +18,6 @@ from cgd_ray.settings.examples import TooLong
 TEMPLATE = "examples/v2"  # new with any change of words or rules here or in transforms.py
 
 PROMPT_ONLY = "prompt_only"
-CRITIQUE_ALONE = "critique_alone"  # never trained on: what a critique's own words tell
 _DRAFT = "{draft}"
 _CORRECT = "Write the corrected answer."
 _REVISE = "{critique}\n\nWrite the corrected answer."
@@ -57,7 +56,6 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "cgd_no_draft": Objective((("user", "{prompt}\n\n" + _REVISE),), "{refinement}"),
     PROMPT_ONLY: Objective((("user", "{prompt}"),), "{refinement}"),
-    CRITIQUE_ALONE: Objective((("user", _REVISE),), "{refinement}"),
 }
 _SLOT = re.compile(r"\{(prompt|draft|critique|refinement|solution)\}")
 

@@ -10,17 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from cgd_ray.audit import VERSION
+from cgd_ray.audit import VERSION, alone
+from cgd_ray.audit.alone import alone_figures, alone_probes
 from cgd_ray.audit.chart import entropy_chart
-from cgd_ray.audit.gain import (
-    ALONE,
-    CONTEXTS,
-    GAIN,
-    TargetReading,
-    entropy_by_part,
-    gain_figures,
-    probes,
-)
+from cgd_ray.audit.gain import GAIN, TargetReading, entropy_by_part, gain_figures, probes
 from cgd_ray.audit.judge import judge_figures
 from cgd_ray.audit.page import audit_page
 from cgd_ray.audit.rows import AuditRow, audit_rows
@@ -48,7 +41,7 @@ _MAX_CONTEXT = 4_096  # tokens that the student is made to read at once
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What reading the refinements told."""
+    """What reading the refinements, and their answers behind a critique alone, told."""
 
     model: Model
     num_chains: int
@@ -144,12 +137,15 @@ def _read(
     usable = [chain for chain in chains if chain.draft.id not in wrong]
     limit = min(model_context(source) or _MAX_CONTEXT, _MAX_CONTEXT)
     seed = ctx.settings.run.seed
-    wanted = [p for ps in probes(usable, number, chat_tokenizer(source), limit, seed) for p in ps]
-    if not wanted:
+    tokenizer = chat_tokenizer(source)
+    chosen = probes(usable, number, tokenizer, limit, seed)
+    if not chosen:
         raise UserError(
             "--information-gain needs refinements of two prompts that are not wrong, of at most "
             f"{limit} tokens with their context; the run has none"
         )
+    wanted = [probe for row in chosen for probe in row]
+    wanted += alone_probes(usable, {p.draft_id for p in wanted}, tokenizer, limit, seed)
     folder = f"{audited}/gain-{_reader_id(ctx, model)}"
     known = read_records(ctx.store, folder, TargetReading)
     missing = [probe for probe in wanted if probe.key not in known]
@@ -162,14 +158,15 @@ def _read(
                 done += len(readings)
                 line.update(done)
     found = tuple(known[probe.key] for probe in wanted)
-    num_read = len(found) // (len(CONTEXTS) + len(ALONE))
-    return Gain(model, num_read, gain_figures(found, seed), found)
+    figures = (*gain_figures(found, seed), *alone_figures(found, seed))
+    return Gain(model, len(chosen), figures, found)
 
 
 def _reader_id(ctx: RunContext, model: Model) -> str:
     base = ctx.start or ctx.settings.student.model
     reader = base if model == "base" else ctx.folders.checkpoint
-    return fingerprint(GAIN, objectives.TEMPLATE, reader, ctx.settings.run.seed)
+    asked = (objectives.TEMPLATE, alone.TEMPLATE)
+    return fingerprint(GAIN, *asked, reader, ctx.settings.run.seed)
 
 
 def _keep(

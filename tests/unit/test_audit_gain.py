@@ -4,17 +4,18 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from cgd_ray.audit.alone import alone_figures, alone_probes, build_alone_messages
 from cgd_ray.audit.chart import entropy_chart
 from cgd_ray.audit.gain import (
     ALONE,
     CONTEXTS,
-    Alone,
     Context,
     Probe,
     TargetReading,
@@ -25,9 +26,11 @@ from cgd_ray.audit.gain import (
 from cgd_ray.audit.student import read_targets
 from cgd_ray.audit.summary import Figure
 from cgd_ray.examples.chat import ChatTokenizer
-from cgd_ray.examples.objectives import CRITIQUE_ALONE, render
+from cgd_ray.examples.objectives import render
+from cgd_ray.examples.transforms import donors
 from cgd_ray.records import Example
 from tests.support.merging_tokenizer import merging_tokenizer
+from tests.support.records import refinement
 from tests.support.tiny_llama import VOCABULARY, tiny_llama
 from tests.support.tutor_sample import CHAINS
 
@@ -39,9 +42,7 @@ def example(length: int, num_targets: int, seed: int) -> Example:
     return Example(f"e{seed}", "cgd", tuple(ids), mask)
 
 
-def reading(
-    row: str, context: Context | Alone, log_ps: Sequence[float], entropies: Sequence[float]
-):
+def reading(row: str, context: Context, log_ps: Sequence[float], entropies: Sequence[float]):
     return TargetReading(row, context, tuple(log_ps), tuple(entropies))
 
 
@@ -64,10 +65,10 @@ def test_a_batch_reads_each_row_as_if_it_were_alone() -> None:
 def test_what_is_read_is_what_is_trained() -> None:
     tokenizer = ChatTokenizer(merging_tokenizer())
     chosen = probes(CHAINS, 6, tokenizer, 4_096, 1)
-    assert [len(row) for row in chosen] == [5] * 6
+    assert [len(row) for row in chosen] == [3] * 6
     by_id = {chain.draft.id: chain for chain in CHAINS}
     for row in chosen:
-        assert tuple(probe.context for probe in row) == (*CONTEXTS, *ALONE)
+        assert tuple(probe.context for probe in row) == CONTEXTS
         targets = {
             tuple(t for t, m in zip(p.example.input_ids, p.example.loss_mask, strict=True) if m)
             for p in row
@@ -80,11 +81,6 @@ def test_what_is_read_is_what_is_trained() -> None:
             assert probe.example.input_ids == tuple(tokenizer.encode_example(*rendered)[0])
         assert row[2].example.input_ids != row[1].example.input_ids
         assert row[2].example.critique_transform == "shuffled"
-        alone = render(CRITIQUE_ALONE, chain)
-        assert alone
-        assert chain.prompt.text not in alone[0][0]["content"]
-        assert row[3].example.input_ids == tuple(tokenizer.encode_example(*alone)[0])
-        assert row[4].example.critique_transform == "shuffled"
 
 
 def test_a_larger_sample_holds_a_smaller_one_and_what_is_too_long_is_passed_over() -> None:
@@ -105,26 +101,80 @@ def test_gains_are_means_over_rows_of_means_over_tokens() -> None:
         reading("a", "none", [-2.0, -4.0], [1.0, 3.0]),
         reading("a", "own", [-1.0, -1.0], [0.5, 0.5]),
         reading("a", "another's", [-2.0, -5.0], [2.0, 2.0]),
-        reading("a", "own alone", [-3.0, -5.0], [2.0, 2.0]),
-        reading("a", "another's alone", [-6.0, -6.0], [2.0, 2.0]),
         reading("b", "none", [-1.0], [1.0]),
         reading("b", "own", [-1.0], [0.5]),
         reading("b", "another's", [-0.5], [1.0]),
-        reading("b", "own alone", [-3.0], [1.0]),
-        reading("b", "another's alone", [-3.5], [1.0]),
         reading("c", "none", [-9.0], [9.0]),  # not read in every context: left out
     ]
     figures = {figure.name: figure for figure in gain_figures(readings)}
     assert figures["gain, own critique"].value == pytest.approx((2.0 + 0.0) / 2)
     assert figures["gain, another's critique"].value == pytest.approx((-0.5 + 0.5) / 2)
     assert figures["gain, own less another's"].value == pytest.approx((2.5 - 0.5) / 2)
-    assert figures["gain, critiques alone"].value == pytest.approx((2.0 + 0.5) / 2)
     assert figures["entropy, no critique"].value == pytest.approx((2.0 + 1.0) / 2)
     assert figures["entropy, own critique"].value == 0.5
     assert figures["entropy, own less none"].value == pytest.approx(0.5 - 1.5)
     assert {figure.num_rows for figure in figures.values()} == {2}
     low, high = figures["gain, own critique"].low, figures["gain, own critique"].high
     assert (low, high) == (0.0, 2.0)
+
+
+def test_the_answer_is_read_behind_a_critique_and_nothing_else() -> None:
+    tokenizer = ChatTokenizer(merging_tokenizer())
+    right = [c for c in CHAINS if f"\\boxed{{{c.prompt.reference}}}" in c.refinement.text]
+    chosen = {row[0].draft_id for row in probes(right, 6, tokenizer, 4_096, 1)}
+    found = alone_probes(right, chosen, tokenizer, 4_096, 1)
+    assert [probe.context for probe in found] == [*ALONE] * 6
+    assert {probe.draft_id for probe in found} == chosen
+    by_id = {chain.draft.id: chain for chain in CHAINS}
+    given = donors(right, 1)
+    for own, other in zip(found[::2], found[1::2], strict=True):
+        chain = by_id[own.draft_id]
+        for probe, critique in ((own, chain.critique.text), (other, given[own.draft_id])):
+            asked = build_alone_messages(critique)
+            assert asked[0]["content"].count(critique) == 1
+            expected = tokenizer.encode_example(asked, chain.prompt.reference or "")
+            masked = probe.example.loss_mask
+            assert (list(probe.example.input_ids), masked.index(1)) == expected
+            assert sum(masked) == len(masked) - masked.index(1)
+
+
+def test_what_has_no_final_answer_or_is_too_long_is_not_read_behind_its_critique() -> None:
+    tokenizer = ChatTokenizer(merging_tokenizer())
+    without = replace(CHAINS[0], refinement=refinement("It cannot be said.", draft_id="p00/0"))
+    chains = [without, *CHAINS[1:4]]
+    chosen = {chain.draft.id for chain in chains}
+    found = alone_probes(chains, chosen, tokenizer, 4_096, 1)
+    assert {probe.draft_id for probe in found} == chosen - {without.draft.id}
+    longest = max(len(probe.example.input_ids) for probe in found)
+    fewer = alone_probes(chains, chosen, tokenizer, longest - 1, 1)
+    assert 0 < len(fewer) < len(found)
+    assert len(fewer) % 2 == 0
+
+
+def test_braces_in_a_critique_are_text() -> None:
+    (told,) = build_alone_messages("a {critique} in {0}")
+    assert told["content"].count("a {critique} in {0}") == 1
+    assert "problem that is not shown here:\n\na {critique} in {0}\n\nWhat" in told["content"]
+
+
+def test_answers_alone_are_compared_row_by_row_and_apart_from_the_refinements() -> None:
+    refinements = [reading("a", context, [-9.0], [9.0]) for context in CONTEXTS]
+    answers = [
+        reading("a", "own alone", [-1.0, -2.0], [1.0, 1.0]),
+        reading("a", "another's alone", [-4.0, -5.0], [1.0, 1.0]),
+        reading("b", "own alone", [-3.0], [1.0]),
+        reading("b", "another's alone", [-3.0], [1.0]),
+        reading("c", "own alone", [-7.0], [1.0]),  # not behind another's: left out
+    ]
+    figures = {figure.name: figure for figure in alone_figures([*refinements, *answers])}
+    assert figures["answer, own critique alone"].value == pytest.approx((-1.5 - 3.0) / 2)
+    assert figures["answer, another's alone"].value == pytest.approx((-4.5 - 3.0) / 2)
+    difference = figures["answer, own less another's"]
+    assert (difference.value, difference.low, difference.high) == (1.5, 0.0, 3.0)
+    assert {figure.num_rows for figure in figures.values()} == {2}
+    assert gain_figures([*answers, *refinements]) == gain_figures(refinements)
+    unknown = alone_figures(refinements)
+    assert {(figure.value, figure.num_rows) for figure in unknown} == {(None, 0)}
 
 
 def test_entropy_by_part_gives_every_row_one_voice_in_a_part() -> None:

@@ -137,6 +137,9 @@ def test_a_student_reads_a_sample_that_grows(
     assert (first["model"], first["chains"]) == ("base", 4)
     assert {figure["unit"] for figure in first["figures"]} == {"nats"}
     assert {figure["num_rows"] for figure in first["figures"]} == {4}
+    names = [figure["name"] for figure in first["figures"]]
+    assert {"gain, own less another's", "answer, own less another's"} < {*names}
+    assert len(names) == 10
     kept = {entry.key for entry in ctx.store.list(audit_folder(ctx)) if "/gain-" in entry.key}
     assert told(4) == first
     assert told(6)["chains"] == 6
@@ -157,6 +160,8 @@ def test_the_information_section_has_signs_and_what_was_not_measured_has_a_dash(
     )
     gains = (
         Figure("gain, own critique", "nats", 0.25, 0.125, 0.375, 24),
+        Figure("answer, own critique alone", "nats", -2.5, -2.75, -2.25, 24),
+        Figure("answer, own less another's", "nats", 0.5, 0.25, 0.75, 24),
         Figure("entropy, own critique", "nats", 1.5, 1.25, 1.75, 24),
     )
     page = audit_page("t", AuditSummary(1, 0, 0, figures), gains, "student")
@@ -165,6 +170,8 @@ def test_the_information_section_has_signs_and_what_was_not_measured_has_a_dash(
     assert re.search(r"^  critique length +3\.0 words +1$", page, re.MULTILINE)
     assert "+0.250 nats  +0.125 to +0.375" in page
     assert " 1.500 nats    1.250 to 1.750" in page
+    assert "-2.500 nats  -2.750 to -2.250" in page
+    assert "+0.500 nats  +0.250 to +0.750" in page
 
 
 @pytest.mark.parametrize(("leakage", "num_kept"), [("keep", 48), ("mask", 48), ("drop", 39)])

@@ -7,14 +7,7 @@ import pytest
 
 from cgd_ray.examples.chat import ChatTokenizer
 from cgd_ray.examples.mixing import prompt_only_chains
-from cgd_ray.examples.objectives import (
-    CRITIQUE_ALONE,
-    OBJECTIVES,
-    PROMPT_ONLY,
-    Chain,
-    build_example,
-    render,
-)
+from cgd_ray.examples.objectives import OBJECTIVES, PROMPT_ONLY, Chain, build_example, render
 from cgd_ray.pipeline.examples import build_examples
 from cgd_ray.prompts.messages import Message
 from cgd_ray.records import Example, Failure
@@ -48,10 +41,6 @@ EXPECTED: dict[str, tuple[list[Message], str]] = {
         [X, DRAFT, {"role": "user", "content": "Write the corrected answer."}],
         "Y_REFINED",
     ),
-    "critique_alone": (
-        [{"role": "user", "content": "CRITIQUE\n\nWrite the corrected answer."}],
-        "Y_REFINED",
-    ),
     "cgd_no_draft": (
         [{"role": "user", "content": "X\n\nCRITIQUE\n\nWrite the corrected answer."}],
         "Y_REFINED",
@@ -60,7 +49,7 @@ EXPECTED: dict[str, tuple[list[Message], str]] = {
 
 
 def test_the_table_holds_the_objectives_of_the_settings() -> None:
-    assert set(OBJECTIVES) == {*get_args(Objective), PROMPT_ONLY, CRITIQUE_ALONE} == set(EXPECTED)
+    assert set(OBJECTIVES) == {*get_args(Objective), PROMPT_ONLY} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
