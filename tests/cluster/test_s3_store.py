@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from cgd_ray.cli import main
 from cgd_ray.errors import UserError
+from cgd_ray.evaluation.problems import Problem, ProblemSet
+from cgd_ray.evaluation.scoring import make_setup
+from cgd_ray.evaluation.tasks import parse_task
 from cgd_ray.local_servers import joined_s3_server, s3_server
-from cgd_ray.records import Draft, Failure
+from cgd_ray.pipeline.compare import compare_sides, read_evaluated
+from cgd_ray.records import Draft, Failure, Score
 from cgd_ray.server_lock import only_server
+from cgd_ray.settings import EvaluateSettings
 from cgd_ray.shards import commit_shard, read_failures, read_records
 from cgd_ray.store import MissingKey, S3Store, open_store, split_location
 
@@ -203,3 +209,22 @@ def test_prompt_files_are_found_on_s3(store):
 def test_a_name_that_no_bucket_can_have_is_refused_at_once(server):
     with pytest.raises(UserError, match="'b' in s3://b/x is not a bucket name"):
         S3Store("s3://b/x").can_write()
+
+
+def test_folders_of_scores_below_a_prefix_are_compared(server, request):
+    root = f"s3://bucket/deep/{request.node.name}"
+    store = S3Store(root)
+    setup = make_setup(
+        parse_task("gsm8k"),
+        "one_pass",
+        ProblemSet((Problem("p", "?", "1", "math", "boxed/v1"),), "here", "0" * 16),
+        EvaluateSettings(),
+        1,
+    )
+    for folder, model in (("base-scores-a", "base"), ("scores-b", "student")):
+        right = Score(model, "p", "", None, model == "student", "", 3, "gsm8k", setup=setup.id)
+        commit_shard(store, folder, [setup, right])
+    sides = [read_evaluated("x", store, folder) for folder in ("base-scores-a", "scores-b")]
+    (found,) = compare_sides(*([side] for side in sides))
+    assert found.accuracies == (0.0, 1.0)
+    assert main(["compare", f"{root}/base-scores-a", f"{root}/scores-b/"]) == 0
