@@ -28,6 +28,7 @@ _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _ATTEMPTS, _FIRST_PAUSE_S = 6, 0.5
 _DENIED = (401, 403)
 _PASSING = (408, 429, 500, 502, 503, 504)
+_CUT = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 
 
 class Unreachable(Exception):
@@ -135,9 +136,7 @@ class JobsApi(AbstractContextManager["JobsApi"]):
             raise Unreachable(_in_words(error)) from error
         if response.status_code == 404 and missing_ok:
             return None
-        if response.status_code in _PASSING:
-            code = response.status_code
-            raise Unreachable(f"it answers {code}: {_last_line(response.text)}", code)
+        _check_up(response)
         self._check(response, f"{method} {path}")
         return response
 
@@ -169,13 +168,7 @@ def connect(
     """
     client = _client(address, None)
     try:
-        try:
-            response = client.get("/api/version")
-        except httpx.TransportError as error:
-            raise UserError(
-                f"no answer from {address.url} ({_in_words(error)}): is the head up, and its "
-                "dashboard port open to this machine?"
-            ) from error
+        response = patiently(lambda: _greeting(address, client), address)
         if response.status_code not in _DENIED:
             return _without_token(address, client, response)
     except UserError:
@@ -217,12 +210,35 @@ def version_note(on_cluster: str) -> str | None:
     return f"the cluster runs Ray {on_cluster}, this client is made for {ours}"
 
 
+def _greeting(address: Address, client: httpx.Client) -> httpx.Response:
+    """Return what answers to everybody at an address.
+
+    Raises:
+        Unreachable: somebody does, in part.
+        UserError: nobody does.
+    """
+    try:
+        response = client.get("/api/version")
+    except _CUT as error:
+        raise Unreachable(_in_words(error)) from error
+    except httpx.TransportError as error:
+        raise UserError(
+            f"no answer from {address.url} ({_in_words(error)}): is the head up, and its "
+            "dashboard port open to this machine?"
+        ) from error
+    _check_up(response)
+    return response
+
+
+def _check_up(response: httpx.Response) -> None:
+    """Raise `Unreachable` for an answer that may be another soon."""
+    if response.status_code in _PASSING:
+        code = response.status_code
+        raise Unreachable(f"it answers {code}: {_last_line(response.text)}", code)
+
+
 def _without_token(address: Address, client: httpx.Client, response: httpx.Response) -> JobsApi:
     api = JobsApi(address, client)
-    if response.status_code in _PASSING:
-        raise UserError(
-            f"{address.url} answers {response.status_code}: {_last_line(response.text)}"
-        )
     api._check(response, "GET /api/version")
     if "ray_version" not in _told(response):
         raise UserError(f"{address.url} is not the dashboard of a Ray head")

@@ -18,7 +18,7 @@ class ScriptedJobs:
     url: str = ""
     token: str | None = None
     num_nodes: int = 1
-    ray_version: str = "2.60.0"
+    ray_version: str | None = "2.60.0"  # None: it is no head of Ray
     printed: str = ""  # what the log of a new job holds
     steps: list[str] = field(default_factory=list)  # text that each look at a log adds
     no_logs: bool = False  # the node that has them is gone
@@ -32,7 +32,7 @@ class ScriptedJobs:
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         """Return status and value of one request."""
         if path == "/api/version":
-            return 200, {"ray_version": self.ray_version}
+            return 200, {"ray_version": self.ray_version} if self.ray_version else {}
         if path.startswith("/nodes"):
             alive = [{"raylet": {"state": "ALIVE"}}] * self.num_nodes
             return 200, {"data": {"summary": [*alive, {"raylet": {"state": "DEAD"}}]}}

@@ -19,6 +19,7 @@ from cgd_ray.submission.client import JobsApi, connect
 from cgd_ray.submission.following import Following, LogView, follow, heard, missed, pause_s
 from cgd_ray.verbs import VERBS
 from tests.support.fault_proxy import Fault, FaultProxy, Operation, fault_proxy
+from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.jobs_api import ScriptedJobs, scripted_jobs
 
 TOKEN = "token-of-the-cluster"
@@ -199,9 +200,19 @@ def test_a_missing_and_a_wrong_token_are_told_apart(jobs: ScriptedJobs, tmp_path
 
 def test_a_server_that_is_no_head_is_refused(jobs: ScriptedJobs) -> None:
     jobs.token = None
-    jobs.ray_version = ""
+    jobs.ray_version = None
+    with pytest.raises(UserError, match="is not the dashboard of a Ray head"):
+        connect(parse_address(jobs.url))
     with pytest.raises(UserError, match=r"no answer from http://127\.0\.0\.1:9 "):
         connect(parse_address("http://127.0.0.1:9"))
+
+
+def test_a_first_answer_that_is_lost_is_asked_for_again(jobs: ScriptedJobs) -> None:
+    with fault_proxy(jobs.url) as proxy:
+        proxy.plan = lambda op: Fault("cut_after") if op.number <= 2 else None
+        with client(proxy.url) as api:
+            assert [job.id for job in api.jobs()] == ["one"]
+    assert [path for _, path, _ in jobs.seen] == 3 * ["/api/version"] + ["/api/jobs/"]
 
 
 # Commands
