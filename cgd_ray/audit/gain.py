@@ -6,7 +6,6 @@ which is the control: it has the form of a critique and nothing to say. The gain
 log p(refinement | prompt, draft, critique) - log p(refinement | prompt, draft), a token.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from cgd_ray.audit.summary import Figure, mean
 from cgd_ray.examples.chat import ChatTokenizer
+from cgd_ray.examples.mixing import ranked
 from cgd_ray.examples.objectives import Chain, build_example
 from cgd_ray.examples.transforms import donors, spoilt
 from cgd_ray.records import Example, Failure
@@ -86,12 +86,8 @@ def probes(
         At most `number` lists, each with one probe a context, in the order of `CONTEXTS`.
     """
     given = donors(chains, seed)
-
-    def rank(chain: Chain) -> bytes:
-        return hashlib.sha256(f"{seed}/audit/{chain.draft.id}".encode()).digest()
-
     found: list[list[Probe]] = []
-    for chain in sorted(chains, key=rank):
+    for chain in ranked(chains, f"{seed}/audit"):
         if len(found) == number:
             break
         donor = given.get(chain.draft.id)

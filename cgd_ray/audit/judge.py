@@ -4,12 +4,12 @@ The rule of `leakage` finds stated values; a judge also finds an answer that is 
 one trivial step away, and errs in ways of its own. Both are shown, and how often they agree.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
 from cgd_ray.audit.rows import AuditRow
 from cgd_ray.audit.summary import Figure, share
+from cgd_ray.examples.mixing import ranked
 from cgd_ray.examples.objectives import Chain
 from cgd_ray.prompts.messages import Message, quoted
 
@@ -56,12 +56,8 @@ def to_be_judged(chains: Sequence[Chain], number: int, seed: int) -> list[Chain]
         number: most chains.
         seed: of the run.
     """
-
-    def rank(chain: Chain) -> bytes:
-        return hashlib.sha256(f"{seed}/judge/{chain.draft.id}".encode()).digest()
-
     known = [chain for chain in chains if (chain.prompt.reference or "").strip()]
-    return sorted(known, key=rank)[:number]
+    return ranked(known, f"{seed}/judge")[:number]
 
 
 def judge_figures(

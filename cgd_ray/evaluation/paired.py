@@ -105,6 +105,24 @@ def compare_seeds(base: Sequence[Verdicts], student: Sequence[Verdicts]) -> Comp
     return Comparison(mean, mean - half, mean + half, p, wins, losses, n, counts)
 
 
+def compare_runs(
+    base: Sequence[Verdicts], student: Sequence[Verdicts], seed: int = 0
+) -> Comparison:
+    """Compare two sides as what they are: one training each, or several.
+
+    Args:
+        base: verdicts by prompt id of each of its training runs.
+        student: likewise.
+        seed: of the bootstrap, which is used where each side has one.
+
+    Raises:
+        ValueError: as `compare_paired` and `compare_seeds`.
+    """
+    if len(base) == len(student) == 1:
+        return compare_paired(base[0], student[0], seed)
+    return compare_seeds(base, student)
+
+
 def describe(comparison: Comparison, adjusted_p: float | None = None) -> str:
     """Return a comparison in one sentence, which says whether the difference is significant.
 

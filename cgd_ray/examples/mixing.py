@@ -36,8 +36,17 @@ def spoilt_chains(chains: Sequence[Chain], share: float, seed: int) -> set[str]:
     return {chain.draft.id for chain in _drawn(chains, len(chains) * share, f"{seed}/spoilt")}
 
 
+def ranked(chains: Sequence[Chain], salt: str) -> list[Chain]:
+    """Return the chains in a random order that the salt decides: more chains keep those of fewer.
+
+    Args:
+        chains: in any order.
+        salt: seed and purpose.
+    """
+    return sorted(chains, key=lambda c: hashlib.sha256(f"{salt}/{c.draft.id}".encode()).digest())
+
+
 def _drawn(chains: Sequence[Chain], number: float, salt: str) -> list[Chain]:
     """Return that many chains, those with the lowest salted hash, in their order."""
-    ranked = sorted(chains, key=lambda c: hashlib.sha256(f"{salt}/{c.draft.id}".encode()).digest())
-    chosen = {chain.draft.id for chain in ranked[: round(number)]}
+    chosen = {chain.draft.id for chain in ranked(chains, salt)[: round(number)]}
     return [chain for chain in chains if chain.draft.id in chosen]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cgd_ray.errors import UserError
 from cgd_ray.evaluation.methods import ONE_PASS
-from cgd_ray.evaluation.paired import Comparison, compare_paired, compare_seeds, describe
+from cgd_ray.evaluation.paired import Comparison, compare_runs, describe
 from cgd_ray.evaluation.statistics import Verdicts, holm
 from cgd_ray.evaluation.summary import BASE, STUDENT, verdicts_of
 from cgd_ray.noise import say
@@ -83,13 +83,8 @@ def compare_sides(
     for task in tasks:
         _check_alike(task, runs)
         sides = tuple([run.verdicts(task) for run in side] for side in (first, second))
-        one_each = len(first) == len(second) == 1
         try:
-            compared = (
-                compare_paired(sides[0][0], sides[1][0], seed)
-                if one_each
-                else compare_seeds(*sides)
-            )
+            compared = compare_runs(*sides, seed)
         except ValueError as error:
             raise UserError(f"{task}: {error}") from error
         accuracies = (_accuracy(sides[0]), _accuracy(sides[1]))

@@ -75,11 +75,11 @@ def run_cells(
         try:
             for future in as_completed(waiting):
                 ended(future.result())
-        except BaseException:
+        finally:
+            # Of use if the study is stopped: the pool waits for cells, and they for their end.
             stopping.set()
             for future in waiting:
                 future.cancel()
-            raise
 
 
 def _run(

@@ -5,16 +5,14 @@ All text from models and data sets is untrusted. Here it is escaped; the rows tr
 style, script or request through.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from string import Template
 
 from cgd_ray.report import sections
 from cgd_ray.report.data import AnswerRow, ReportData, SampleRow, verdict
+from cgd_ray.report.document import facts, html_document, page_part
 from cgd_ray.report.words import result_sentence
 
 _JSON_ESCAPES = str.maketrans(
@@ -24,21 +22,16 @@ _JSON_ESCAPES = str.maketrans(
 
 def render_page(data: ReportData) -> str:
     """Return the whole page, to be written as UTF-8 to a file of any name."""
-    style, script = _part("page.css"), _part("page.js")
-    facts = (
+    about = (
         ("Date", data.date),
         ("Objective", data.objective),
         ("Student", data.student),
         ("Teacher", data.teacher),
     )
-    page = Template(_part("page.html")).substitute(
-        policy=content_security_policy(style, script),
-        style=style,
-        script=script,
-        title=escape(f"{data.run}: report"),
+    body = Template(page_part("page.html")).substitute(
         run=escape(data.run),
         result=escape(result_sentence(data.evaluation)),
-        facts="".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in facts),
+        facts=facts(about),
         funnel=sections.funnel(data.funnel),
         accuracy=sections.accuracy(data.evaluation),
         training=sections.training(data.losses),
@@ -48,30 +41,13 @@ def render_page(data: ReportData) -> str:
         settings=sections.settings(data.settings_text, data.versions),
         json=script_json({"rows": _sample_rows(data.rows), "answers": _answer_rows(data.answers)}),
     )
-    # A lone surrogate in a name would make the page impossible to write as UTF-8.
-    return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def content_security_policy(style: str, script: str) -> str:
-    """Return a policy that allows this one style and this one script, and no request at all."""
-    return (
-        f"default-src 'none'; style-src {_source_hash(style)}; script-src {_source_hash(script)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    style, script = page_part("page.css"), page_part("page.js")
+    return html_document(f"{data.run}: report", style, body, script)
 
 
 def script_json(value: object) -> str:
     """Return JSON that stays inert inside a script element, whatever text it holds."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False).translate(_JSON_ESCAPES)
-
-
-def _part(name: str) -> str:
-    return files("cgd_ray.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _source_hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def _sample_rows(rows: Sequence[SampleRow]) -> list[dict[str, str | None]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from cgd_ray.evaluation.paired import Comparison, compare_paired, compare_seeds
+from cgd_ray.evaluation.paired import Comparison, compare_runs, compare_seeds
 from cgd_ray.evaluation.statistics import Verdicts, holm, mean_interval
 from cgd_ray.study.results import Contrast, Estimate
 
@@ -34,15 +34,9 @@ def contrasts(
         second: runs by the same names.
         commands: that print each again.
     """
-    found = {name: _compare(first[name], second[name]) for name in first}
+    found = {name: compare_runs(first[name], second[name]) for name in first}
     adjusted = dict(zip(found, holm([c.p for c in found.values()]), strict=True))
     return {name: _contrast(c, adjusted[name], commands[name]) for name, c in found.items()}
-
-
-def _compare(first: Runs, second: Runs) -> Comparison:
-    if len(first) == len(second) == 1:
-        return compare_paired(first[0], second[0])
-    return compare_seeds(first, second)
 
 
 def _contrast(c: Comparison, p_holm: float, command: str) -> Contrast:
