@@ -5,16 +5,12 @@ from html import escape
 
 from cgd_ray.audit.gain import CONTEXTS, NUM_PARTS, Context
 from cgd_ray.audit.summary import Figure
-from cgd_ray.report.svg import ticks
+from cgd_ray.report.svg import svg_file, ticks
 
 _WIDTH, _HEIGHT = 760, 380  # px
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 176, 44, 56  # margins; the names of the lines are at the right
 _LABEL_HEIGHT = 16  # px between the names of two lines that end close together
-_STYLE = (
-    "text{font:13px -apple-system,'Segoe UI',Roboto,'Liberation Sans',Arial,sans-serif;"
-    "fill:#1c2024}.title{font-size:14px;font-weight:600}.soft{fill:#59626b;font-size:12px}"
-    ".grid{stroke:#e4e4de}polyline{fill:none;stroke-width:2}polygon{opacity:.15}"
-)
+_STYLE = ".soft{fill:#59626b;font-size:12px}polyline{fill:none;stroke-width:2}polygon{opacity:.15}"
 _COLOURS: Mapping[Context, str] = {"none": "#59626b", "own": "#1f5fa8", "another's": "#b03a1c"}
 _NAMES: Mapping[Context, str] = {
     "none": "no critique",
@@ -40,12 +36,7 @@ def entropy_chart(title: str, parts: Mapping[Context, Sequence[Figure]]) -> str:
         if drawn:
             ends.append((_y(drawn[-1][1].value or 0.0, top), context))
     body += _labels(sorted(ends))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"><title>{escape(title)}</title>'
-        f'<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fdfdfb"/>'
-        f"{''.join(body)}</svg>\n"
-    )
+    return svg_file(title, _WIDTH, _HEIGHT, _STYLE, "".join(body))
 
 
 def _x(part: float) -> float:

@@ -1,13 +1,37 @@
-"""The few SVG pieces that all charts of the report are made of.
+"""The few SVG pieces that all charts are made of.
 
 Sizes along x are percentages of the chart's width and text has a size in pixels, so a chart
 stretches to its column while its text stays readable. Colours and margins are in `page.css`:
-the page's content security policy allows no style attributes.
+the page's content security policy allows no style attributes. A chart for documents is a file of
+its own, with its colours.
 """
 
 import math
 from collections.abc import Sequence
 from html import escape
+
+_FILE_STYLE = (
+    "text{font:13px -apple-system,'Segoe UI',Roboto,'Liberation Sans',Arial,sans-serif;"
+    "fill:#1c2024}.title{font-size:14px;font-weight:600}.grid{stroke:#e4e4de}"
+)
+
+
+def svg_file(title: str, width: int, height: int, style: str, body: str) -> str:
+    """Return an SVG file on a light ground, to be written as UTF-8.
+
+    Args:
+        title: what screen readers say.
+        width: in pixels.
+        height: in pixels.
+        style: CSS, besides that of text, `.title` and `.grid`.
+        body: SVG, escaped where it holds others' text.
+    """
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="img"><title>{escape(title)}</title>'
+        f'<style>{_FILE_STYLE}{style}</style><rect width="100%" height="100%" fill="#fdfdfb"/>'
+        f"{body}</svg>\n"
+    )
 
 
 def ticks(low: float, high: float, count: int, whole: bool = False) -> list[float]:

@@ -12,14 +12,20 @@ _NAMES = 30.0  # percent of the width for the names on the left
 NUM_COLOURS = 8  # classes arm-0 to arm-7 in study.css
 
 
-def accuracy_chart(rows: Sequence[tuple[str, Estimate]], title: str) -> str:
+def accuracy_height(num_rows: int) -> int:
+    """Return the height of an accuracy chart in pixels."""
+    return _ROW * num_rows + 26
+
+
+def accuracy_chart(rows: Sequence[tuple[str, Estimate]], title: str, highest: float) -> str:
     """Return a dot with its 95 % interval for each arm, on one axis from 0.
 
     Args:
         rows: arm and accuracy, top to bottom.
         title: what screen readers say before the figures.
+        highest: accuracy that the axis has room for, so that several charts can share a scale.
     """
-    top = min(1.0, max(0.05, 1.05 * max(e.high for _, e in rows)))
+    top = min(1.0, max(0.05, 1.05 * highest))
     bottom = _ROW * len(rows) + 4
 
     def x(value: float) -> str:
@@ -37,7 +43,7 @@ def accuracy_chart(rows: Sequence[tuple[str, Estimate]], title: str) -> str:
         colour = f"arm-{index % NUM_COLOURS}"
         body.append(f'<circle cx="{x(e.mean)}" cy="{y:g}" r="5" class="{colour}"/>')
     said = "; ".join(f"{name} {share(e.mean, 1)}" for name, e in rows)
-    return image("forest", bottom + 22, f"{title}: {said}", body)
+    return image("forest", accuracy_height(len(rows)), f"{title}: {said}", body)
 
 
 def loss_curves(arms: Sequence[ArmResult]) -> str:

@@ -102,7 +102,8 @@ def _task(arms: Sequence[ArmResult], index: int, reference: str) -> str:
     tasks = [arm.tasks[index] for arm in arms]
     first = tasks[0]
     title = f"{first.task}: {first.metric}, {first.num_prompts} problems"
-    chart = accuracy_chart([(a.arm, t.accuracy) for a, t in zip(arms, tasks, strict=True)], title)
+    rows = [(arm.arm, task.accuracy) for arm, task in zip(arms, tasks, strict=True)]
+    chart = accuracy_chart(rows, title, max(accuracy.high for _, accuracy in rows))
     head = (
         "arm",
         "accuracy (95 % interval)",
