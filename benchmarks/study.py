@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.results import write_result
 from cgd_ray.study.arms import BASE
-from cgd_ray.study.results import ArmResult, StudyResult, from_json
+from cgd_ray.study.results import StudyResult, from_json
 from cgd_ray.study.table import markdown, table
 
 
@@ -37,12 +37,14 @@ def main(folder: str) -> None:
     print(f"\nfor README.md:\n\n{markdown(result)}\n\n{path}")
 
 
-def _accuracies(result: StudyResult, names: list[str]) -> dict[str, dict[str, str]]:
-    def said(arm: ArmResult) -> str:
-        return "; ".join(f"{t.task} {t.accuracy.mean:.3f}" for t in arm.tasks)
-
+def _accuracies(result: StudyResult, names: list[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return accuracies by match, arm and task."""
     return {
-        match: {arm.arm: said(arm) for arm in result.of(match) if arm.arm in names}
+        match: {
+            arm.arm: {task.task: round(task.accuracy.mean, 4) for task in arm.tasks}
+            for arm in result.of(match)
+            if arm.arm in names
+        }
         for match in result.matches
     }
 

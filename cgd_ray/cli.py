@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cgd_ray.errors import UserError
+from cgd_ray.errors import UserError, exit_status
 from cgd_ray.noise import noise_to_file
 from cgd_ray.plan import derive, describe
 from cgd_ray.processes import sigterm_as_ctrl_c
@@ -76,36 +76,32 @@ def add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> None:
 
 
 def run_verb(name: str, args: argparse.Namespace, work: Callable[..., None] | None = None) -> int:
-    """Print the arithmetic, then do the work of a verb."""
-    verb = VERBS[name]
-    try:
-        if verb.compares:
-            _function(verb)(args.A, args.B)
-            return 0
-        settings = load(args.run_file, args.overrides)
-        if args.dry_run:
-            print(json.dumps(settings.model_dump(mode="json"), indent=2))
-            print(describe(settings, derive(settings)))
-            return 0
-        if getattr(args, "address", None) is not None:
-            return _submit(name, args, settings)
-        if verb.announces:
-            print(f"{settings.run.name}\n{describe(settings, derive(settings))}", file=sys.stderr)
-        flags = [option.flag.removeprefix("--").replace("-", "_") for option in verb.options]
-        given = {flag: getattr(args, flag) for flag in flags}
-        if verb.names_commands:
-            given["command"] = [args.run_file, *args.overrides]
-        log = Path(settings.run.work_dir) / "logs" / f"{name}.log"
-        with sigterm_as_ctrl_c(), noise_to_file(log):
-            (work or _function(verb))(settings, **given)
-        if name == "run":
-            print(" ".join(["serve it    cgd serve", args.run_file, *args.overrides]))
-    except UserError as error:
-        print(f"cgd {name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    """Print the arithmetic, then do the work of a verb; return the exit status."""
+    return exit_status(name, lambda: _run(name, VERBS[name], args, work))
+
+
+def _run(name: str, verb: Verb, args: argparse.Namespace, work: Callable[..., None] | None) -> int:
+    if verb.compares:
+        _function(verb)(args.A, args.B)
+        return 0
+    settings = load(args.run_file, args.overrides)
+    if args.dry_run:
+        print(json.dumps(settings.model_dump(mode="json"), indent=2))
+        print(describe(settings, derive(settings)))
+        return 0
+    if getattr(args, "address", None) is not None:
+        return _submit(name, args, settings)
+    if verb.announces:
+        print(f"{settings.run.name}\n{describe(settings, derive(settings))}", file=sys.stderr)
+    flags = [option.flag.removeprefix("--").replace("-", "_") for option in verb.options]
+    given = {flag: getattr(args, flag) for flag in flags}
+    if verb.names_commands:
+        given["command"] = [args.run_file, *args.overrides]
+    log = Path(settings.run.work_dir) / "logs" / f"{name}.log"
+    with sigterm_as_ctrl_c(), noise_to_file(log):
+        (work or _function(verb))(settings, **given)
+    if name == "run":
+        print(" ".join(["serve it    cgd serve", args.run_file, *args.overrides]))
     return 0
 
 

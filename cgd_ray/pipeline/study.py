@@ -10,14 +10,14 @@ from pathlib import Path
 
 from cgd_ray.errors import UserError
 from cgd_ray.hardware import hardware
-from cgd_ray.noise import say, terminal
+from cgd_ray.noise import say
 from cgd_ray.pipeline.report import package_versions
 from cgd_ray.pipeline.run import held, opened
 from cgd_ray.pipeline.stages import finished, require
 from cgd_ray.pipeline.study_cells import Launch, Outcome, run_cells
 from cgd_ray.pipeline.study_plan import Study, plan_cells, share
 from cgd_ray.pipeline.study_results import DoneCell, read_match
-from cgd_ray.progress import clock
+from cgd_ray.progress import Progress, clock
 from cgd_ray.runtime import ray_session, session_address, use_gpu
 from cgd_ray.settings import load
 from cgd_ray.study.arms import chosen_arms
@@ -26,7 +26,7 @@ from cgd_ray.study.cells import Cell, command
 from cgd_ray.study.figure import figure
 from cgd_ray.study.page import render_page
 from cgd_ray.study.results import FailedCell, StudyResult, to_json
-from cgd_ray.study.settings import StudySettings
+from cgd_ray.study.settings import ScaleSettings, StudySettings
 from cgd_ray.study.table import table
 
 
@@ -68,9 +68,9 @@ def scaled(
 ) -> tuple[StudySettings, tuple[str, ...]]:
     """Return the study and its overrides as `[scale]` makes them where the session has a GPU."""
     scale = settings.scale
-    if not use_gpu("auto") or scale == type(scale)():
+    if not use_gpu("auto") or scale == ScaleSettings():
         return settings, overrides
-    print("a GPU: the study runs as [scale] says", file=terminal())
+    Progress().say("a GPU: the study runs as [scale] says")
     seeds = scale.seeds or settings.seeds
     return settings.model_copy(update={"seeds": seeds}), (*overrides, *scale.overrides)
 
@@ -82,7 +82,8 @@ def _run_missing(study: Study, cells: Sequence[Cell]) -> list[FailedCell]:
         ctx = study.context(cell.overrides)
         if finished(ctx, "scores") is None:
             todo.setdefault(ctx.folders.scores, cell)
-    _say(f"{len(cells)} cells, {len(todo)} trainings to do")
+    progress = study.ctx.progress
+    progress.say(f"{len(cells)} cells, {len(todo)} trainings to do")
     failed: list[FailedCell] = []
     num_ended = 0
 
@@ -93,15 +94,15 @@ def _run_missing(study: Study, cells: Sequence[Cell]) -> list[FailedCell]:
         if outcome.failure is not None:
             again = command("run", study.run_file, outcome.cell.overrides)
             failed.append(FailedCell(outcome.cell.label, outcome.failure, again))
-            return _say(f"{where}: failed: {outcome.failure}")
+            return progress.say(f"{where}: failed: {outcome.failure}")
         scores = finished(study.context(outcome.cell.overrides), "scores") or {}
         accuracy = "  ".join(
             f"{task['task']} {task['student']['accuracy']:.1%}" for task in scores["tasks"]
         )
-        return _say(f"{where}: {accuracy}  ({clock(outcome.seconds)})")
+        return progress.say(f"{where}: {accuracy}  ({clock(outcome.seconds)})")
 
     def begun(cell: Cell, log: Path) -> None:
-        _say(f"  {cell.label}: training ({log})")
+        progress.say(f"  {cell.label}: training ({log})")
 
     if todo:
         s = study.settings
@@ -202,7 +203,3 @@ def write(study: Study, result: StudyResult) -> None:
     say(table(result))
     say(f"page        {page}")
     say(f"figures     {page.with_name('study.json')}")
-
-
-def _say(text: str) -> None:
-    print(text, file=terminal(), flush=True)

@@ -11,14 +11,12 @@ from cgd_ray.pipeline.context import RunContext
 from cgd_ray.pipeline.stages import finished
 from cgd_ray.plan import student_shape
 from cgd_ray.study.arms import BASE, Arm
-from cgd_ray.study.budgets import ArmData, generation_flops, training_flops
+from cgd_ray.study.budgets import ArmData, generation_flops, teacher_calls, training_flops
 from cgd_ray.study.cells import Cell, command
 from cgd_ray.study.contrasts import Runs, contrasts, estimate
 from cgd_ray.study.results import ArmResult, Contrast, Costs, CurvePoint, TaskResult
 from cgd_ray.study.settings import Match
 from cgd_ray.training.metrics import StepMetrics, read_metrics
-
-_DRAFTLESS = ("sft", "distilled_sft", "cgd_no_draft")  # objectives that read no draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +59,10 @@ def read_match(
     if not done:
         return ()
     tasks = list(readings[-1].runs[0].setups)
-    over = {task: _against(BASE, by_name, task, reverse=False) for task in tasks}
-    under = {task: _against(reference, by_name, task, reverse=True) for task in tasks}
+    base, its = by_name.get(BASE), by_name.get(reference)
+    over_base = {n: (base, reading) for n, reading in by_name.items() if base and n != BASE}
+    under = {n: (reading, its) for n, reading in by_name.items() if its and n != reference}
+    contrasted = [{task: _between(pairs, task) for task in tasks} for pairs in (over_base, under)]
     return tuple(
         ArmResult(
             arm=reading.arm.name,
@@ -70,12 +70,7 @@ def read_match(
             what=reading.arm.what,
             seeds=tuple(done.cell.seed for done in reading.cells),
             tasks=tuple(
-                _task(
-                    reading,
-                    task,
-                    over[task].get(reading.arm.name),
-                    under[task].get(reading.arm.name),
-                )
+                _task(reading, task, *(found[task].get(reading.arm.name) for found in contrasted))
                 for task in tasks
             ),
             costs=_costs(reading.cells) if reading.cells else None,
@@ -100,21 +95,12 @@ def _evaluated(ctx: RunContext, folder: str) -> Evaluated:
     return read_evaluated(f"{ctx.settings.run.root}/{folder}", ctx.store, folder)
 
 
-def _against(
-    pivot: str, readings: Mapping[str, Reading], task: str, *, reverse: bool
-) -> dict[str, Contrast]:
-    """Return each other arm less the pivot; reversed, the pivot less each other arm."""
-    if pivot not in readings:
-        return {}
-    others = {name: reading for name, reading in readings.items() if name != pivot}
-    own: dict[str, Runs] = {name: _verdicts(readings[pivot], task) for name in others}
-    its: dict[str, Runs] = {name: _verdicts(reading, task) for name, reading in others.items()}
-    sides = (its, own) if reverse else (own, its)
-    commands: dict[str, str] = {}
-    for name, reading in others.items():
-        names = [readings[pivot].names, reading.names]
-        commands[name] = shlex.join(["cgd", "compare", *(names[::-1] if reverse else names)])
-    return contrasts(*sides, commands)
+def _between(pairs: Mapping[str, tuple[Reading, Reading]], task: str) -> dict[str, Contrast]:
+    """Return the second of each pair less its first."""
+    first: dict[str, Runs] = {name: _verdicts(a, task) for name, (a, _) in pairs.items()}
+    second: dict[str, Runs] = {name: _verdicts(b, task) for name, (_, b) in pairs.items()}
+    commands = {n: shlex.join(["cgd", "compare", a.names, b.names]) for n, (a, b) in pairs.items()}
+    return contrasts(first, second, commands)
 
 
 def _verdicts(reading: Reading, task: str) -> Runs:
@@ -143,11 +129,13 @@ def _costs(cells: Sequence[DoneCell]) -> Costs:
     steps = [read_metrics(d.ctx.store, d.ctx.folders.checkpoint) for d in cells]
     tokens = fmean(sum(m.num_tokens for m in run) for run in steps)
     drafts = finished(ctx, "drafts") or {}
-    drafted = 0.0 if s.examples.objective in _DRAFTLESS else data.num_chains / drafts["made"]
+    # Without a critique among its calls, an arm could have done without drafts.
+    needed = "critique" in teacher_calls(s.examples.objective, s.examples.prompt_only_share)
+    drafted = data.num_chains / drafts["made"] if needed else 0.0
     parameters = _num_parameters(ctx)
     return Costs(
         num_chains=data.num_chains,
-        examples=fmean(tokens * data.num_examples / data.num_tokens for _ in cells),
+        examples=tokens * data.num_examples / data.num_tokens,
         steps=fmean(len(run) for run in steps),
         train_tokens=tokens,
         target_tokens=fmean(sum(m.num_targets for m in run) for run in steps),

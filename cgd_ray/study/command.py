@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cgd_ray.errors import UserError
+from cgd_ray.errors import exit_status
 from cgd_ray.noise import noise_to_file
 from cgd_ray.plan import derive, describe
 from cgd_ray.processes import sigterm_as_ctrl_c
@@ -34,28 +34,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--report", action="store_true", help="the page of what is finished; run nothing"
     )
     args = parser.parse_args(argv)
-    typed = shlex.join(["cgd", "study", args.study_file, *args.overrides])
-    try:
-        settings, run_file = load_study(Path(args.study_file))
-        chosen_arms(settings.arms, settings.own_arms, settings.reference)
-        run = load(run_file, [*settings.overrides, *args.overrides])
-        print(f"{settings.name}\n{describe(run, derive(run))}", file=sys.stderr)
-        print(_cells_in_words(settings), file=sys.stderr)
-        if args.dry_run:
-            return 0
-        log = Path(run.run.work_dir) / "logs" / "study.log"
-        with sigterm_as_ctrl_c(), noise_to_file(log):
-            # Loads the cluster's libraries: not for --dry-run or a misspelt setting.
-            from cgd_ray.pipeline import study
+    return exit_status("study", lambda: _study(args))
 
-            work = study.report if args.report else study.study
-            work(settings, str(run_file), args.overrides, typed)
-    except UserError as error:
-        print(f"cgd study: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+
+def _study(args: argparse.Namespace) -> int:
+    typed = shlex.join(["cgd", "study", args.study_file, *args.overrides])
+    settings, run_file = load_study(Path(args.study_file))
+    chosen_arms(settings.arms, settings.own_arms, settings.reference)
+    run = load(run_file, [*settings.overrides, *args.overrides])
+    print(f"{settings.name}\n{describe(run, derive(run))}", file=sys.stderr)
+    print(_cells_in_words(settings), file=sys.stderr)
+    if args.dry_run:
+        return 0
+    log = Path(run.run.work_dir) / "logs" / "study.log"
+    with sigterm_as_ctrl_c(), noise_to_file(log):
+        # Loads the cluster's libraries: not for --dry-run or a misspelt setting.
+        from cgd_ray.pipeline import study
+
+        work = study.report if args.report else study.study
+        work(settings, str(run_file), args.overrides, typed)
     return 0
 
 

@@ -19,7 +19,6 @@ from cgd_ray.submission.client import JobsApi, connect
 from cgd_ray.submission.following import Following, LogView, follow, heard, missed, pause_s
 from cgd_ray.verbs import VERBS
 from tests.support.fault_proxy import Fault, FaultProxy, Operation, fault_proxy
-from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.jobs_api import ScriptedJobs, scripted_jobs
 
 TOKEN = "token-of-the-cluster"

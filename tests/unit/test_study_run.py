@@ -1,12 +1,14 @@
 """A study's plan and its results from stored artefacts, without training anything."""
 
 import random
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from cgd_ray.cli import main
 from cgd_ray.errors import UserError
 from cgd_ray.pipeline import study
 from cgd_ray.pipeline.context import RunContext, open_context
@@ -21,6 +23,7 @@ from cgd_ray.shards import commit_shard, mark_complete
 from cgd_ray.study.arms import chosen_arms
 from cgd_ray.study.budgets import ArmData
 from cgd_ray.study.cells import Cell
+from cgd_ray.study.results import Contrast, StudyResult
 from cgd_ray.study.settings import StudySettings, load_study
 from cgd_ray.training.metrics import MetricsWriter, StepMetrics
 from tests.support.tiny_student import tiny_student
@@ -165,11 +168,24 @@ def test_what_is_stored_becomes_the_page(
     assert [point.loss for point in arms["cgd"].curve[:2]] == [1.0, 0.5]
     write(made, result)
     assert "cgd less it" in capsys.readouterr().out
+    num_compared = 0
+    for contrast in contrasts_of(result):
+        num_compared += 1
+        assert main(shlex.split(contrast.command)[1:]) == 0
+        figures = f"{contrast.mean * 100:+.1f} points, 95 % interval {contrast.low * 100:+.1f} to"
+        assert figures in capsys.readouterr().out, contrast.command
+    assert num_compared == 2 * 2 * 3, "matches x (over base, under cgd) x arms"
     assert {path.name for path in made.folder.iterdir()} == {
         "study.html",
         "study.json",
         "study.svg",
     }
+
+
+def contrasts_of(result: StudyResult) -> Iterator[Contrast]:
+    for arm in result.arms:
+        for task in arm.tasks:
+            yield from filter(None, (task.over_base, task.under_reference))
 
 
 def test_cells_that_are_missing_are_left_out(folder: Path) -> None:
