@@ -84,7 +84,7 @@ def compare_sides(
         _check_alike(task, runs)
         sides = tuple([run.verdicts(task) for run in side] for side in (first, second))
         try:
-            compared = compare_runs(*sides, seed)
+            compared = compare_runs(sides[0], sides[1], seed)
         except ValueError as error:
             raise UserError(f"{task}: {error}") from error
         accuracies = (_accuracy(sides[0]), _accuracy(sides[1]))
