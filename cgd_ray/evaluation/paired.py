@@ -102,7 +102,8 @@ def compare_seeds(base: Sequence[Verdicts], student: Sequence[Verdicts]) -> Comp
         error, freedom = math.sqrt(variance), min(variance**2 / spread, n - 1)
         half, p = error * _t_quantile(freedom), _t_p(mean / error, freedom)
     counts = (len(base), len(student))
-    return Comparison(mean, mean - half, mean + half, p, wins, losses, n, counts)
+    low, high = max(-1.0, mean - half), min(1.0, mean + half)  # no difference is larger
+    return Comparison(mean, low, high, p, wins, losses, n, counts)
 
 
 def compare_runs(

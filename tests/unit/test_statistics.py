@@ -192,6 +192,12 @@ def test_one_run_each_is_students_t_over_prompts():
         compare_seeds([{"a": [True], "b": [True]}], [{"a": [True], "b": [True]}, {"a": [True]}])
 
 
+def test_two_runs_that_disagree_on_everything_leave_every_difference_open():
+    never, always = verdicts(0, 50, 0, 0)
+    result = compare_seeds([never], [never, always])
+    assert (result.mean, result.low, result.high) == (0.5, -1.0, 1.0)
+
+
 def _wilson_draw(rng):
     return accuracy_interval(list(rng.random(100) < 0.4)), 0.4
 
