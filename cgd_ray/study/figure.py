@@ -7,7 +7,7 @@ from cgd_ray.study.charts import NUM_COLOURS, accuracy_chart, accuracy_height
 from cgd_ray.study.results import StudyResult
 from cgd_ray.study.table import MATCHED
 
-_WIDTH, _MARGIN, _HEAD = 760, 16, 44  # px
+_WIDTH, _MARGIN, _HEAD = 760, 24, 44  # px; half of "100 %" fits in the margin
 _STYLE = (
     "svg{overflow:visible}.tick{fill:#59626b;font-size:12px}"
     ".whisker{stroke:#1c2024;stroke-width:1.5}circle{fill:#7f8891}"
