@@ -6,6 +6,7 @@ Parsing and `--dry-run` load nothing heavy; a verb's module is imported when it 
 import argparse
 import importlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,7 +102,7 @@ def _run(name: str, verb: Verb, args: argparse.Namespace, work: Callable[..., No
     with sigterm_as_ctrl_c(), noise_to_file(log):
         (work or _function(verb))(settings, **given)
     if name == "run":
-        print(" ".join(["serve it    cgd serve", args.run_file, *args.overrides]))
+        print(f"serve it    {shlex.join(['cgd', 'serve', args.run_file, *args.overrides])}")
     return 0
 
 

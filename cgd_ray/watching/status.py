@@ -1,5 +1,6 @@
 """What a run has come to, as records and as a page for a terminal: pure."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -94,10 +95,10 @@ def status_page(status: RunStatus, command: Sequence[str]) -> str:
         lines += [f"scores      {first}", *(f"            {line}" for line in more)]
     failed = sum(s.failed or 0 for s in status.stages)
     if failed:
-        lines.append(f"failures    {failed:,}: {' '.join(['cgd failures', *command])}")
+        lines.append(f"failures    {failed:,}: {shlex.join(['cgd', 'failures', *command])}")
     if status.report:
         lines.append(f"report      {status.report}")
-    lines.append(f"next        {_next(status, ' '.join(command))}")
+    lines.append(f"next        {_next(status, shlex.join(command))}")
     return "\n".join(lines)
 
 

@@ -239,3 +239,8 @@ def test_the_owner_is_shown_with_its_machine(settings: Settings, ctx: RunContext
         page = status_page(read_status(settings), ["run.toml"])
     assert f"process {os.getpid()} on {socket.gethostname()}, at work since 20" in page
     assert "it is at work" in page
+
+
+def test_the_next_command_can_be_pasted_into_a_shell(settings: Settings) -> None:
+    page = status_page(read_status(settings), ["run.toml", "prompts.options={a=1, b=2}"])
+    assert "next        cgd run run.toml 'prompts.options={a=1, b=2}'" in page
