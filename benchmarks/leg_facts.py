@@ -12,8 +12,7 @@ from pathlib import Path
 
 from benchmarks.results import write_result
 from cgd_ray.evaluation.paired import compare_seeds
-from cgd_ray.pipeline.compare import read_evaluated
-from cgd_ray.store import open_store
+from cgd_ray.pipeline.compare import evaluated
 from cgd_ray.study.contrasts import Runs, estimate
 from cgd_ray.study.results import ArmResult, from_json
 from cgd_ray.tutor.legs import LEGS
@@ -62,13 +61,10 @@ def _wrong(arm: ArmResult) -> Runs:
     over = arm.tasks[0].over_base
     if over is None:
         raise ValueError(f"{arm.arm}: the study has no base, whose comparison names the folders")
-    runs = []
-    for name in over.command.split()[-1].split(","):
-        path = Path(name)
-        scores = read_evaluated(name, open_store(str(path.parent)), path.name)
-        found = scores.scores[arm.tasks[0].task]
-        runs.append({score.prompt_id: [wrong_legs(score.response)] for score in found})
-    return runs
+    return [
+        {s.prompt_id: [wrong_legs(s.response)] for s in evaluated(name).scores[arm.tasks[0].task]}
+        for name in over.command.split()[-1].split(",")
+    ]
 
 
 if __name__ == "__main__":

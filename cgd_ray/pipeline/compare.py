@@ -55,7 +55,7 @@ def compare(first: str, second: str) -> None:
     Raises:
         UserError: a side has no scores, or the two were not evaluated alike.
     """
-    a, b = ([_evaluated(name) for name in side.split(",")] for side in (first, second))
+    a, b = ([evaluated(name) for name in side.split(",")] for side in (first, second))
     found = compare_sides(a, b)
     for line in comparison_lines(found, first, second):
         say(line)
@@ -110,7 +110,15 @@ def comparison_lines(found: Sequence[TaskComparison], first: str, second: str) -
     return lines
 
 
-def _evaluated(name: str) -> Evaluated:
+def evaluated(name: str) -> Evaluated:
+    """Return the student's scores by the name that a user gives them.
+
+    Args:
+        name: a run file or a folder of scores.
+
+    Raises:
+        UserError: it is neither, or has no scores.
+    """
     if not name.endswith(".toml"):
         # The folder stands right below the root that its commits name their files from.
         root, _, folder = name.rstrip("/").rpartition("/")

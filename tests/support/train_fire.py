@@ -322,7 +322,7 @@ class Driver:
     def ends(self, status: int) -> None:
         """Wait for the end and check its status."""
         ended = self.process.wait(_LIMIT_S)
-        assert ended == status, f"status {ended}; {self.log.read_text()[-3000:]}"
+        assert ended == status, f"status {ended}; {self.log.read_text()[-30_000:]}"
 
     def kill_a_rank(self, draw: random.Random, number: int = signal.SIGKILL) -> None:
         """Send a signal to one of the training's workers, once there are any."""
@@ -366,8 +366,8 @@ def wait_until(ready: Callable[[], bool], driver: Driver) -> None:
     """Wait for a condition while a driver runs."""
     deadline = time.monotonic() + _LIMIT_S
     while not ready():
-        assert driver.process.poll() is None, driver.log.read_text()[-3000:]
-        assert time.monotonic() < deadline, driver.log.read_text()[-3000:]
+        assert driver.process.poll() is None, driver.log.read_text()[-30_000:]
+        assert time.monotonic() < deadline, driver.log.read_text()[-30_000:]
         time.sleep(0.02)
 
 
