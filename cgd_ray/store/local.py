@@ -54,7 +54,10 @@ class LocalStore:
         files = (p for p in start.rglob("*") if p.is_file() and not p.name.startswith(".tmp-"))
         for key, path in sorted((p.relative_to(self._folder).as_posix(), p) for p in files):
             if key.startswith(prefix):
-                stat = path.stat()
+                try:
+                    stat = path.stat()
+                except FileNotFoundError:  # deleted since: another process tidies the same run
+                    continue
                 version, age_s = f"{stat.st_size}-{stat.st_mtime_ns}", time.time() - stat.st_mtime
                 yield Entry(key, stat.st_size, version, age_s)
 

@@ -99,6 +99,15 @@ def test_a_half_written_object_is_invisible(store: LocalStore) -> None:
     assert [e.key for e in store.list("a/")] == ["a/whole"]
 
 
+def test_an_object_deleted_while_it_is_listed_is_left_out(store: LocalStore) -> None:
+    for key in ("a/1", "a/2", "a/3"):
+        store.put(key, b"")
+    listing = store.list("a/")
+    assert next(listing).key == "a/1"
+    store.delete("a/2")
+    assert [e.key for e in listing] == ["a/3"]
+
+
 def test_a_version_changes_with_the_content(store: LocalStore) -> None:
     store.put("a", b"one")
     (before,) = store.list("a")
