@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,11 @@ from cgd_ray.settings import Settings, load
 
 REPO = Path(__file__).resolve().parents[1]
 GOLDEN = REPO / "tests" / "golden"
+
+# A shell that starts us in the background (`make test &`) has us ignore Ctrl-C, and so would all
+# that we start: tests that send it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
