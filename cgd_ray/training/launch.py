@@ -2,7 +2,7 @@
 
 The loop's module is imported by the workers alone: the driver needs no DeepSpeed.
 
-Whatever ends a worker, Ray Train starts the workers again, and they go on from the newest state.
+Whatever ends a worker, the workers are started again, and they go on from the newest state.
 Two things end training for good: the driver is asked to stop, or a worker meets something that only
 the user can mend. Both pass through the post, a small actor beside the driver.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.controller.state import ResizingState, TrainControllerState
@@ -31,6 +31,7 @@ from cgd_ray.runtime import place
 from cgd_ray.store import Store, StoreError
 from cgd_ray.training import stopping
 from cgd_ray.training.environment import worker_environment
+from cgd_ray.training.lost_starts import Trainer, fit_past_lost_starts
 from cgd_ray.training.metrics import MetricsReader, StepMetrics
 from cgd_ray.training.task import TrainTask
 
@@ -67,7 +68,7 @@ class _Post:
         return self._stop or self._resize
 
     def stopped(self) -> bool:
-        """Take note that the workers have saved a state; return whether they stop for good."""
+        """Take note that the loop has ended, however; return whether the workers stop for good."""
         self._resize = False
         return self._stop
 
@@ -125,10 +126,12 @@ def launch(
     # Beside the driver, whose loss ends training anyway: any other node may go.
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     post: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Post).remote()
-    trainer = _trainer(task, work_dir, post)
     reader = MetricsReader(store, task.folder)
     pool = ThreadPoolExecutor(1, "training")
-    fit = pool.submit(trainer.fit)  # in the main thread it would take Ctrl-C for itself
+    # In the main thread it would take Ctrl-C for itself.
+    fit = pool.submit(
+        fit_past_lost_starts, lambda: _trainer(task, work_dir, post), task.train.max_failures
+    )
     pool.shutdown(wait=False)
     with _stop_signals() as asked:
         _watch(fit, reader, watch, asked)
@@ -149,11 +152,11 @@ def launch(
         raise KeyboardInterrupt
 
 
-def _trainer(task: TrainTask, work_dir: Path, post: Any) -> TorchTrainer:  # noqa: ANN401 - an actor
+def _trainer(task: TrainTask, work_dir: Path, post: Any) -> Trainer:  # noqa: ANN401 - an actor
     train = task.train
     elastic = train.min_workers < train.max_workers
     callbacks: list[Any] = [_TermIsNoEnd(), _SaveBeforeResize(post)]  # of Ray's internal kinds
-    return TorchTrainer(
+    return Trainer(
         lambda: _train(task, post),
         torch_config=TorchConfig(backend="nccl" if task.on_gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -186,6 +189,8 @@ def _train(task: TrainTask, post: Any) -> None:  # noqa: ANN401
     except UserError as error:
         ray.get(post.refuse.remote(str(error)))
         raise
+    finally:
+        ray.get(post.stopped.remote())  # a loop that broke saves no state: none is waited for
 
 
 def _stop_asked(post: Any) -> Callable[[], bool]:  # noqa: ANN401
