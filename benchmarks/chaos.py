@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from tests.support import commit_fire, driver_fire, lease_fire, train_fire
+from tests.support import commit_fire, driver_fire, lease_fire, node_fire, train_fire
 from tests.support.row_checker import Violations
 from tests.support.s3 import BUCKET, S3UnderFire, s3_under_fire
 
@@ -123,9 +123,18 @@ def elastic(fire: S3UnderFire, folder: Path, seed: int) -> Outcome:
     name = f"elastic-{seed}"
     folder.mkdir(parents=True)
     world = train_fire.make_world(fire.direct(name), f"{BUCKET}/{name}", folder)
-    report = train_fire.lose_and_add_nodes(world, "elastic", folder, ("lose", "add", "lose"))
+    report = node_fire.lose_and_add_nodes(world, "elastic", folder, ("lose", "add", "lose"))
     kept = report.num_workers == (2, 1, 2, 1) and report.loss_difference <= train_fire.LOSS_ROUNDING
     return Outcome(report, kept)
+
+
+def churn(fire: S3UnderFire, folder: Path, seed: int) -> Outcome:
+    """Lose and add nodes of such a training at random moments, in mid-start too."""
+    name = f"churn-{seed}"
+    folder.mkdir(parents=True)
+    world = train_fire.make_world(fire.direct(name), f"{BUCKET}/{name}", folder)
+    report = node_fire.lose_nodes_at_any_moment(world, "churn", folder, seed, num_losses=8)
+    return Outcome(report, report.loss_difference <= train_fire.LOSS_ROUNDING)
 
 
 LANES: dict[str, Lane] = {
@@ -139,6 +148,7 @@ LANES: dict[str, Lane] = {
     "nodes": nodes,
     "training": training,
     "elastic": elastic,
+    "churn": churn,
 }
 
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from ray.cluster_utils import Cluster
 from safetensors.torch import load
 
 from cgd_ray.records import Checkpoint, PackedBatch
@@ -234,52 +233,6 @@ def disturb_ray(world: World, seed: int, folder: Path) -> RayReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ElasticReport:
-    """What came of a training whose cluster lost and gained nodes."""
-
-    num_workers: tuple[int, ...]  # that went on, at first and after each change
-    loss_difference: float  # from two workers all the time
-
-
-def lose_and_add_nodes(
-    world: World, name: str, folder: Path, changes: Sequence[str]
-) -> ElasticReport:
-    """Train with one or two workers on two nodes; "lose" one and "add" one, in turn."""
-    # At ten times this rate the tiny model learns its rows by heart, and then any rounding grows:
-    # one and two undisturbed workers come 0.01 apart.
-    num_epochs = 60 + 40 * len(changes)  # long enough for a restart at each
-    settings = {"learning_rate": 1e-4, "zero_stage": 2, "num_epochs": num_epochs}
-    settings["checkpoint_every_steps"] = 4
-    run_workers(world.task(f"steady-{name}", num_workers=2, **settings))
-    # Ray notices a lost node some seconds late, and waits this long for it.
-    environment = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    try:
-        members = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        task = world.task(name, num_workers=[1, 2], resize_every_s=2, **settings)
-        address = str(cluster.address)
-        driver = start_driver(folder, task, RAY_ADDRESS=address, **environment)
-        wait_until(lambda: _newest_workers(world, name) == 2, driver)
-        found = [2]
-        for change in changes:
-            if change == "lose":
-                cluster.remove_node(members.pop(), allow_graceful=False)
-            else:
-                members.append(cluster.add_node(num_cpus=1))
-            wait_until(lambda: _newest_workers(world, name) == len(members), driver)
-            found.append(_newest_workers(world, name))
-        driver.ends(0)
-    finally:
-        cluster.shutdown()
-    pairs = zip(world.losses(name), world.losses(f"steady-{name}"), strict=True)
-    return ElasticReport(tuple(found), max(abs(a - b) for a, b in pairs))
-
-
-def _newest_workers(world: World, folder: str) -> int:
-    return next((c.num_workers for c in list_checkpoints(world.store, folder)), 0)
-
-
-@dataclass(frozen=True, slots=True)
 class TrainReport:
     """All that one seed does to training."""
 
@@ -323,6 +276,11 @@ class Driver:
         """Wait for the end and check its status."""
         ended = self.process.wait(_LIMIT_S)
         assert ended == status, f"status {ended}; {self.log.read_text()[-30_000:]}"
+
+    def runs_on(self, seconds: float) -> None:
+        """Let time pass in which it must not end before the training does."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert self.process.wait(seconds) == 0, self.log.read_text()[-30_000:]
 
     def kill_a_rank(self, draw: random.Random, number: int = signal.SIGKILL) -> None:
         """Send a signal to one of the training's workers, once there are any."""
