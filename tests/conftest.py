@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,14 @@ GOLDEN = REPO / "tests" / "golden"
 # that we start: tests that send it would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_left_as_it_was() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """Name the test that keeps Ctrl-C for itself, rather than fail one that sends it later."""
+    yield
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert handler is signal.default_int_handler
 
 
 @pytest.fixture(scope="session")

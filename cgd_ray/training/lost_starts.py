@@ -52,6 +52,8 @@ class Trainer(TorchTrainer):
 def fit_past_lost_starts(new_trainer: Callable[[], Trainer], max_failures: int) -> Result:
     """Train to the end, also where a worker is lost in the last second of a start.
 
+    Not for the main thread, where Ray Train takes Ctrl-C for itself and keeps it.
+
     Args:
         new_trainer: makes the trainer of each attempt.
         max_failures: starts that may be lost so, beside what `FailureConfig` allows.

@@ -324,7 +324,8 @@ def wait_until(ready: Callable[[], bool], driver: Driver) -> None:
     """Wait for a condition while a driver runs."""
     deadline = time.monotonic() + _LIMIT_S
     while not ready():
-        assert driver.process.poll() is None, driver.log.read_text()[-30_000:]
+        status = driver.process.poll()
+        assert status is None, f"status {status}; {driver.log.read_text()[-30_000:]}"
         assert time.monotonic() < deadline, driver.log.read_text()[-30_000:]
         time.sleep(0.02)
 
