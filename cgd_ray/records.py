@@ -57,34 +57,6 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
-    """A row of the contamination report: what a training row shares with an evaluation row."""
-
-    row_id: str  # of the training row's failure
-    evaluation: str  # source and place of the evaluation row that it shares most with
-    share: float  # of the evaluation row's runs of words, by weight; 1: all of them
-    num_runs: int  # shared runs of words
-    run: str  # the first of them, normalised
-    text: str  # the training prompt
-
-    SCHEMA: ClassVar[pa.Schema] = pa.schema(
-        [
-            pa.field("row_id", pa.string(), nullable=False),
-            pa.field("evaluation", pa.string(), nullable=False),
-            pa.field("share", pa.float64(), nullable=False),
-            pa.field("num_runs", pa.int32(), nullable=False),
-            pa.field("run", pa.string(), nullable=False),
-            pa.field("text", pa.string(), nullable=False),
-        ]
-    )
-
-    @property
-    def key(self) -> str:
-        """The training row's."""
-        return self.row_id
-
-
-@dataclass(frozen=True, slots=True)
 class Draft:
     """What the untrained student answered: y' in the paper."""
 
@@ -332,7 +304,7 @@ class Score:
     task: str = "prompts.test"  # as `evaluate.tasks` writes it
     method: str = "one_pass"  # a key of `evaluation.methods.NUM_ROUNDS`
     sample: int = 0  # which of several answers to the problem
-    setup: str = ""  # key of the `Setup` under which it was made
+    setup: str = ""  # key of the `evaluation.setup.Setup` under which it was made
     question: str = ""  # the problem, before the template
     gold: str = ""  # the reference; "" where instructions or tests are checked
     turns: tuple[str, ...] = ()  # what was written before the response, in order
@@ -364,50 +336,6 @@ class Score:
     def key(self) -> str:
         """What was asked: setup, model, problem and sample."""
         return f"{self.setup}/{self.model}/{self.prompt_id}/{self.sample}"
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What decides the meaning of a task's scores: two may be compared if theirs is equal."""
-
-    id: str  # hash of all fields below
-    task: str  # as `evaluate.tasks` writes it
-    method: str  # a key of `evaluation.methods.NUM_ROUNDS`
-    metric: str
-    source: str  # where the problems come from
-    data_sha256: str  # of the problems, 16 hex digits
-    num_problems: int
-    num_samples: int  # answers to each problem
-    template: str  # of the question, and of the rounds after it
-    grader: str  # version of the rules of extraction and comparison
-    temperature: float
-    top_p: float
-    max_tokens: int
-    seed: int
-
-    SCHEMA: ClassVar[pa.Schema] = pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("task", pa.string(), nullable=False),
-            pa.field("method", pa.string(), nullable=False),
-            pa.field("metric", pa.string(), nullable=False),
-            pa.field("source", pa.string(), nullable=False),
-            pa.field("data_sha256", pa.string(), nullable=False),
-            pa.field("num_problems", pa.int32(), nullable=False),
-            pa.field("num_samples", pa.int32(), nullable=False),
-            pa.field("template", pa.string(), nullable=False),
-            pa.field("grader", pa.string(), nullable=False),
-            pa.field("temperature", pa.float64(), nullable=False),
-            pa.field("top_p", pa.float64(), nullable=False),
-            pa.field("max_tokens", pa.int32(), nullable=False),
-            pa.field("seed", pa.int64(), nullable=False),
-        ]
-    )
-
-    @property
-    def key(self) -> str:
-        """The hash."""
-        return self.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,14 @@
 """Transcript -> score: the record of one graded answer of one served model."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from cgd_ray.evaluation.grader_pool import GradeItem
 from cgd_ray.evaluation.grading import Grade
-from cgd_ray.evaluation.methods import ONE_PASS, SELF_REFINE, TEACHER_CRITIQUE, Transcript
-from cgd_ray.evaluation.problems import Problem, ProblemSet
-from cgd_ray.evaluation.tasks import TaskSpec
-from cgd_ray.identity import fingerprint
-from cgd_ray.records import Score, Setup
-from cgd_ray.settings import EvaluateSettings
-from cgd_ray.teacher import critique
-
-GRADER = "grading/v1"
+from cgd_ray.evaluation.methods import Transcript
+from cgd_ray.evaluation.problems import Problem
+from cgd_ray.evaluation.setup import Setup
+from cgd_ray.records import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +24,6 @@ class Question:
     def key(self) -> str:
         """That of its score."""
         return f"{self.setup.id}/{self.model}/{self.problem.id}/{self.sample}"
-
-
-def make_setup(
-    spec: TaskSpec, method: str, problems: ProblemSet, settings: EvaluateSettings, seed: int
-) -> Setup:
-    """Return the record of everything that decides what a task's scores mean."""
-    templates = sorted({problem.template for problem in problems.problems})
-    rounds = {ONE_PASS: (), TEACHER_CRITIQUE: (critique.TEMPLATE,)}.get(method, (SELF_REFINE,))
-    sampled = settings.temperature > 0
-    setup = Setup(
-        id="",
-        task=spec.text,
-        method=method,
-        metric=spec.task.metric,
-        source=problems.source,
-        data_sha256=problems.sha256,
-        num_problems=len(problems.problems),
-        num_samples=spec.num_samples,
-        template=" + ".join((*templates, *rounds)),
-        grader=GRADER,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=settings.max_tokens,
-        seed=seed if sampled else 0,  # nothing is drawn at temperature 0
-    )
-    # Not the place of the data: the same problems from another folder are the same.
-    parts = {k: v for k, v in asdict(setup).items() if k not in ("id", "source")}
-    return Setup(**{**asdict(setup), "id": fingerprint(parts)})
 
 
 def questions_of(

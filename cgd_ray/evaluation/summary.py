@@ -8,8 +8,9 @@ from typing import Any
 from cgd_ray.evaluation.drift import audit
 from cgd_ray.evaluation.methods import ONE_PASS
 from cgd_ray.evaluation.paired import Comparison, compare_paired, describe
+from cgd_ray.evaluation.setup import Setup
 from cgd_ray.evaluation.statistics import Verdicts, holm, mean_interval, mean_pass_at
-from cgd_ray.records import Score, Setup
+from cgd_ray.records import Score
 
 BASE, STUDENT = "base", "student"
 Figures = dict[str, Any]

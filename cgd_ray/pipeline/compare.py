@@ -8,11 +8,12 @@ from pathlib import Path
 from cgd_ray.errors import UserError
 from cgd_ray.evaluation.methods import ONE_PASS
 from cgd_ray.evaluation.paired import Comparison, compare_runs, describe
+from cgd_ray.evaluation.setup import Setup
 from cgd_ray.evaluation.statistics import Verdicts, holm
 from cgd_ray.evaluation.summary import BASE, STUDENT, verdicts_of
 from cgd_ray.noise import say
 from cgd_ray.pipeline.run import opened
-from cgd_ray.records import Score, Setup
+from cgd_ray.records import Score
 from cgd_ray.settings import load
 from cgd_ray.shards import read_records
 from cgd_ray.store import Store, open_store

@@ -10,7 +10,8 @@ from cgd_ray.evaluation.loading import load_problems
 from cgd_ray.evaluation.methods import TEACHER_CRITIQUE, Ask
 from cgd_ray.evaluation.problems import ProblemSet, own_problems, sample_problems
 from cgd_ray.evaluation.runner import Answer, Endpoint, answer_questions, score_answers
-from cgd_ray.evaluation.scoring import Question, make_setup, questions_of
+from cgd_ray.evaluation.scoring import Question, questions_of
+from cgd_ray.evaluation.setup import Setup, make_setup
 from cgd_ray.evaluation.summary import BASE, STUDENT, summarise
 from cgd_ray.evaluation.tasks import OWN, TaskSpec, parse_task
 from cgd_ray.pipeline.context import RunContext, Summary
@@ -21,7 +22,7 @@ from cgd_ray.pipeline.stages import finished
 from cgd_ray.pipeline.teacher_address import teacher_address
 from cgd_ray.progress import StageLine
 from cgd_ray.prompts.messages import Message
-from cgd_ray.records import Score, Setup
+from cgd_ray.records import Score
 from cgd_ray.shards import commit_shard, read_failures, read_records
 from cgd_ray.teacher.completion import Completion
 from cgd_ray.teacher.credentials import read_api_key

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from cgd_ray.evaluation.setup import Setup
 from cgd_ray.keys import joined
 from cgd_ray.lease import Holder, last_holder, lease_folder
 from cgd_ray.noise import say
@@ -27,7 +28,6 @@ from cgd_ray.records import (
     Record,
     Refinement,
     Score,
-    Setup,
 )
 from cgd_ray.settings import Settings
 from cgd_ray.shards import StageRows, read_records, read_rows

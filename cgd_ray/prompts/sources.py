@@ -14,10 +14,11 @@ from cgd_ray.prompts.files import file_rows, prompt_files
 from cgd_ray.prompts.generated import generated_rows
 from cgd_ray.prompts.hub import hub_rows, hub_version
 from cgd_ray.prompts.locations import GENERATED, HUB
+from cgd_ray.prompts.overlap import Overlap
 from cgd_ray.prompts.rows import Row, Split
 from cgd_ray.prompts.screening import Screen, make_prompt
 from cgd_ray.prompts.shapes import Problem, Shape, Unusable, shape_of, to_problem
-from cgd_ray.records import Failure, Outcomes, Overlap, Prompt
+from cgd_ray.records import Failure, Outcomes, Prompt
 from cgd_ray.settings import ColumnSettings, PromptSettings
 
 MAX_CHUNK_ROWS = 1024

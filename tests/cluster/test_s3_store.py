@@ -12,7 +12,7 @@ import pytest
 from cgd_ray.cli import main
 from cgd_ray.errors import UserError
 from cgd_ray.evaluation.problems import Problem, ProblemSet
-from cgd_ray.evaluation.scoring import make_setup
+from cgd_ray.evaluation.setup import make_setup
 from cgd_ray.evaluation.tasks import parse_task
 from cgd_ray.local_servers import joined_s3_server, s3_server
 from cgd_ray.pipeline.compare import compare_sides, read_evaluated

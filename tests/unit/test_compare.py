@@ -8,10 +8,10 @@ import pytest
 from cgd_ray.cli import main
 from cgd_ray.errors import UserError
 from cgd_ray.evaluation.problems import Problem, ProblemSet
-from cgd_ray.evaluation.scoring import make_setup
+from cgd_ray.evaluation.setup import Setup, make_setup
 from cgd_ray.evaluation.tasks import parse_task
 from cgd_ray.pipeline.compare import Evaluated, compare_sides, comparison_lines
-from cgd_ray.records import Score, Setup
+from cgd_ray.records import Score
 from cgd_ray.settings import EvaluateSettings
 from cgd_ray.shards import commit_shard
 from cgd_ray.store import open_store

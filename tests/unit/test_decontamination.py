@@ -11,8 +11,9 @@ import pytest
 from cgd_ray.curation.decontamination import EvaluationIndex, Match
 from cgd_ray.curation.words import runs, words
 from cgd_ray.errors import UserError
+from cgd_ray.prompts.overlap import Overlap
 from cgd_ray.prompts.sources import load_prompts, source_versions
-from cgd_ray.records import Overlap, Prompt
+from cgd_ray.records import Prompt
 from cgd_ray.settings import PromptSettings
 
 STORY = (

@@ -9,7 +9,8 @@ from cgd_ray.errors import UserError
 from cgd_ray.pipeline.context import RunContext, open_context
 from cgd_ray.pipeline.export import export
 from cgd_ray.pipeline.prompts import make_prompts, read_prompts, split_folder
-from cgd_ray.records import Failure, Overlap, Prompt
+from cgd_ray.prompts.overlap import Overlap
+from cgd_ray.records import Failure, Prompt
 from cgd_ray.settings import Settings
 from cgd_ray.shards import commit_shard, committed_files, mark_complete, read_records
 from tests.support.prompt_files import ROWS, TEST, write

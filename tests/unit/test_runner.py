@@ -11,11 +11,12 @@ from cgd_ray.evaluation.grader_pool import GraderPool
 from cgd_ray.evaluation.methods import Transcript
 from cgd_ray.evaluation.problems import Problem, ProblemSet
 from cgd_ray.evaluation.runner import score_answers
-from cgd_ray.evaluation.scoring import Question, make_setup
+from cgd_ray.evaluation.scoring import Question
+from cgd_ray.evaluation.setup import Setup, make_setup
 from cgd_ray.evaluation.tasks import parse_task
 from cgd_ray.pipeline.context import open_context
 from cgd_ray.pipeline.evaluate import make_scores
-from cgd_ray.records import Score, Setup
+from cgd_ray.records import Score
 from cgd_ray.settings import EvaluateSettings, Settings
 from cgd_ray.shards import read_records
 from cgd_ray.teacher.completion import TeacherError
@@ -155,6 +156,7 @@ def test_baselines_cost_the_tokens_that_they_generate(
     assert base["teacher_critique"] == (1, 2 + 2)
     assert by_method["teacher_critique"]["base"]["teacher_tokens_per_answer"] == 4
     assert by_method["self_refine_1"]["template"] == "boxed/v1 + self_refine/v1"
+    assert by_method["teacher_critique"]["template"] == "boxed/v1 + critique/v1 + examples/v2"
     critiques = [r for r in requests if r["model"] == "tutor"]
     assert len(critiques) == 2 * 12 - 1, "both answer 1 + 1 alike: the journal has it"
 

@@ -10,6 +10,7 @@ import pytest
 
 from cgd_ray.cli import main
 from cgd_ray.errors import UserError
+from cgd_ray.evaluation.setup import Setup
 from cgd_ray.pipeline import study
 from cgd_ray.pipeline.context import RunContext, open_context
 from cgd_ray.pipeline.prompts import split_folder
@@ -17,7 +18,7 @@ from cgd_ray.pipeline.study import collect, write
 from cgd_ray.pipeline.study_cells import Launch, Outcome, run_cells
 from cgd_ray.pipeline.study_plan import Study, plan_cells, share
 from cgd_ray.plan import student_shape
-from cgd_ray.records import Score, Setup
+from cgd_ray.records import Score
 from cgd_ray.settings import load
 from cgd_ray.shards import commit_shard, mark_complete
 from cgd_ray.study.arms import chosen_arms
