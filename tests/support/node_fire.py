@@ -35,7 +35,7 @@ def lose_and_add_nodes(
     world: World, name: str, folder: Path, changes: Sequence[str]
 ) -> ElasticReport:
     """Train with one or two workers on two nodes; "lose" one and "add" one, in turn."""
-    num_epochs = 60 + 40 * len(changes)  # long enough for a restart at each
+    num_epochs = 100 + 100 * len(changes)  # long enough for a restart at each
     with _two_nodes(world, name, folder, num_epochs) as (nodes, driver):
         found = [2]
         for change in changes:
